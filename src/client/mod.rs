@@ -1,0 +1,1 @@
+//! One application's connection until it may ask.

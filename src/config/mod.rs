@@ -1,0 +1,1 @@
+//! proxy.toml: as written, and as meant.

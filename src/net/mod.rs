@@ -1,0 +1,1 @@
+//! Sockets: plain or TLS.

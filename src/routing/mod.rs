@@ -1,0 +1,1 @@
+//! PURE: class, session and topology into a target.

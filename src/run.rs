@@ -1,0 +1,1 @@
+//! Builds everything, hands it down; signals, drain.

@@ -1,0 +1,1 @@
+//! PURE: SCRAM-SHA-256, both sides.

@@ -1,0 +1,1 @@
+//! PURE: what a statement's text says of where it may run.

@@ -1,0 +1,1 @@
+//! PURE: Patroni's keys and live checks into one snapshot.

@@ -1,0 +1,1 @@
+//! PURE: bytes to protocol and back.
