@@ -1,1 +1,7 @@
-//! Sockets: plain or TLS.
+//! Sockets: a plain or TLS stream, dialling and keep-alive. Knows bytes and deadlines, no messages.
+
+mod dial;
+mod stream;
+
+pub use dial::{dial, tune};
+pub use stream::Stream;

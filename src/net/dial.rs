@@ -1,0 +1,37 @@
+//! Connecting, and the socket options that notice a dead peer in seconds.
+
+use std::io;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+
+use crate::config::KeepAlive;
+
+/// Sets `TCP_NODELAY` and keep-alive on a socket.
+///
+/// # Errors
+/// Those of `setsockopt`.
+pub fn tune(stream: &TcpStream, keep_alive: &KeepAlive) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(keep_alive.idle)
+            .with_interval(keep_alive.interval)
+            .with_retries(keep_alive.count),
+    )?;
+    socket.set_tcp_user_timeout(Some(keep_alive.user_timeout))
+}
+
+/// Connects to `host:port` within `timeout`; names are resolved, each address tried in turn.
+///
+/// # Errors
+/// Those of the resolver and of `connect`; `TimedOut` when `timeout` is over.
+pub async fn dial(host: &str, port: u16, timeout: Duration, keep_alive: &KeepAlive) -> io::Result<TcpStream> {
+    let stream = tokio::time::timeout(timeout, TcpStream::connect((host, port)))
+        .await
+        .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
+    tune(&stream, keep_alive)?;
+    Ok(stream)
+}

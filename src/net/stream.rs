@@ -1,0 +1,124 @@
+//! One connection, with or without TLS, read and written by polling so that a session can wait for both of its
+//! sides at once.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+
+/// A TCP connection, plain or under TLS.
+#[derive(Debug)]
+pub enum Stream {
+    /// No TLS.
+    Plain(TcpStream),
+    /// TLS, as server or as client.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// The socket underneath.
+    pub fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+        }
+    }
+
+    /// Whether it runs under TLS.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
+    /// Reads what is there into `buf`; 0 at the end of the stream. A plain read that fills less than `buf` costs
+    /// one system call, not a second that ends in EAGAIN.
+    ///
+    /// # Errors
+    /// Those of the socket and of TLS. A peer that ends without TLS's close_notify counts as the end of the stream.
+    #[inline]
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buf = ReadBuf::new(buf);
+        let outcome = match self {
+            Self::Plain(tcp) => ready!(Pin::new(tcp).poll_read(cx, &mut buf)),
+            Self::Tls(tls) => match ready!(Pin::new(tls).poll_read(cx, &mut buf)) {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+                other => other,
+            },
+        };
+        Poll::Ready(outcome.map(|()| buf.filled().len()))
+    }
+
+    /// Writes some of `buf`, and says how much.
+    ///
+    /// # Errors
+    /// Those of the socket and of TLS.
+    #[inline]
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+        }
+    }
+
+    /// Sends what TLS still holds; nothing to do on a plain stream.
+    ///
+    /// # Errors
+    /// Those of the socket and of TLS.
+    #[inline]
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
+    }
+
+    /// Reads what is there, as [`Self::poll_read`].
+    ///
+    /// # Errors
+    /// As [`Self::poll_read`].
+    pub async fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_read(cx, buf)).await
+    }
+
+    /// Fills `buf` to its end.
+    ///
+    /// # Errors
+    /// As [`Self::poll_read`], and `UnexpectedEof` when the stream ends first.
+    pub async fn read_exact(&mut self, buf: &mut [u8]) -> io::Result<()> {
+        let mut filled = 0;
+        while filled < buf.len() {
+            match self.read(&mut buf[filled..]).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => filled += n,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all of `buf` and flushes.
+    ///
+    /// # Errors
+    /// Those of the socket and of TLS.
+    pub async fn write_all(&mut self, buf: &[u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < buf.len() {
+            match poll_fn(|cx| self.poll_write(cx, &buf[done..])).await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                n => done += n,
+            }
+        }
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Says goodbye (TLS's close_notify, FIN) as far as that goes without waiting for the peer.
+    pub async fn shutdown(&mut self) {
+        // The peer may be gone already: there is nobody left to tell.
+        let _gone = match self {
+            Self::Plain(tcp) => poll_fn(|cx| Pin::new(&mut *tcp).poll_shutdown(cx)).await,
+            Self::Tls(tls) => poll_fn(|cx| Pin::new(&mut *tls).poll_shutdown(cx)).await,
+        };
+    }
+}

@@ -1,0 +1,177 @@
+//! The messages that are taken apart on the data path: errors, parameter status, Parse, Bind, Close, Describe.
+//!
+//! Each reader borrows from the frame's body and gives none when the bytes are not such a message.
+
+use super::SqlState;
+use super::tags::backend;
+
+/// Splits a NUL-ended string off the front: the string without its NUL, and what follows.
+pub fn cstr(body: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = memchr::memchr(0, body)?;
+    Some((&body[..end], &body[end + 1..]))
+}
+
+/// The fields of an ErrorResponse or NoticeResponse.
+#[derive(Debug, Clone, Copy)]
+pub struct ErrorFields<'a> {
+    body: &'a [u8],
+}
+
+impl<'a> ErrorFields<'a> {
+    /// Over the body of an ErrorResponse or NoticeResponse.
+    pub fn new(body: &'a [u8]) -> Self {
+        Self { body }
+    }
+
+    /// The field of this code, as "Error and Notice Message Fields" lists them; none if it isn't there.
+    pub fn field(&self, code: u8) -> Option<&'a [u8]> {
+        let mut rest = self.body;
+        while let Some((&found, tail)) = rest.split_first() {
+            let (value, tail) = cstr(tail)?;
+            if found == code {
+                return Some(value);
+            }
+            rest = tail;
+        }
+        None
+    }
+
+    /// Field `C`.
+    pub fn state(&self) -> SqlState {
+        self.field(b'C').map_or(SqlState::INTERNAL_ERROR, SqlState::from_bytes)
+    }
+
+    /// Field `M`, with what is not UTF-8 replaced.
+    pub fn message(&self) -> std::borrow::Cow<'a, str> {
+        String::from_utf8_lossy(self.field(b'M').unwrap_or_default())
+    }
+
+    /// Whether the connection ends behind it: field `V` says FATAL or PANIC.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self.field(b'V'), Some(b"FATAL" | b"PANIC"))
+    }
+}
+
+/// Name and value of a ParameterStatus.
+pub fn parameter_status(body: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (name, rest) = cstr(body)?;
+    let (value, _) = cstr(rest)?;
+    Some((name, value))
+}
+
+/// A Parse: statement name, text, and the tail with the parameters' types as it is on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parse<'a> {
+    /// The statement's name; empty for the unnamed one.
+    pub name: &'a [u8],
+    /// Its text.
+    pub sql: &'a [u8],
+    /// Count (two bytes) and type ids (four bytes each).
+    pub types: &'a [u8],
+}
+
+impl<'a> Parse<'a> {
+    /// Takes a Parse's body apart.
+    pub fn read(body: &'a [u8]) -> Option<Self> {
+        let (name, rest) = cstr(body)?;
+        let (sql, types) = cstr(rest)?;
+        let count = u16::from_be_bytes(*types.first_chunk::<2>()?);
+        (types.len() == 2 + usize::from(count) * 4).then_some(Self { name, sql, types })
+    }
+}
+
+/// A Bind: portal and statement names, and the tail that is passed on as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bind<'a> {
+    /// The portal's name; empty for the unnamed one.
+    pub portal: &'a [u8],
+    /// The statement's name.
+    pub statement: &'a [u8],
+    /// Formats and values.
+    pub tail: &'a [u8],
+}
+
+impl<'a> Bind<'a> {
+    /// Takes a Bind's body apart.
+    pub fn read(body: &'a [u8]) -> Option<Self> {
+        let (portal, rest) = cstr(body)?;
+        let (statement, tail) = cstr(rest)?;
+        Some(Self { portal, statement, tail })
+    }
+}
+
+/// What a Describe or a Close names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named<'a> {
+    /// A prepared statement.
+    Statement(&'a [u8]),
+    /// A portal.
+    Portal(&'a [u8]),
+}
+
+impl<'a> Named<'a> {
+    /// Takes the body of a Describe or a Close apart.
+    pub fn read(body: &'a [u8]) -> Option<Self> {
+        let (kind, rest) = body.split_first()?;
+        let (name, _) = cstr(rest)?;
+        match kind {
+            b'S' => Some(Self::Statement(name)),
+            b'P' => Some(Self::Portal(name)),
+            _ => None,
+        }
+    }
+}
+
+/// The values of a DataRow in text, none for NULL; gives up at the first that doesn't fit.
+pub fn text_row(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    let mut values = Vec::new();
+    for _ in 0..u16::from_be_bytes(*count) {
+        let (length, tail) = rest.split_first_chunk::<4>()?;
+        match usize::try_from(i32::from_be_bytes(*length)) {
+            Ok(length) => {
+                let (value, tail) = tail.split_at_checked(length)?;
+                values.push(Some(value));
+                rest = tail;
+            }
+            Err(_) => {
+                values.push(None);
+                rest = tail;
+            }
+        }
+    }
+    Some(values)
+}
+
+/// Whether a server may send this at any time, not as an answer: notices, notifications, parameter status.
+#[inline]
+pub fn is_asynchronous(tag: u8) -> bool {
+    matches!(tag, backend::NOTICE_RESPONSE | backend::NOTIFICATION_RESPONSE | backend::PARAMETER_STATUS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parse_checks_its_tail() {
+        let good = b"s1\0SELECT $1\0\0\x01\0\0\0\x17";
+        let parse = Parse::read(good).unwrap();
+        assert_eq!((parse.name, parse.sql, parse.types.len()), (&b"s1"[..], &b"SELECT $1"[..], 6));
+        assert_eq!(Parse::read(&good[..good.len() - 1]), None);
+        assert_eq!(Parse::read(b"s1"), None);
+    }
+
+    #[test]
+    fn error_fields_end_without_reading_past() {
+        let fields = ErrorFields::new(b"SERROR\0C25006");
+        assert_eq!(fields.field(b'C'), None);
+        assert_eq!(fields.state(), SqlState::INTERNAL_ERROR);
+    }
+
+    #[test]
+    fn rows_with_null() {
+        assert_eq!(text_row(b"\0\x02\0\0\0\x01a\xff\xff\xff\xff"), Some(vec![Some(&b"a"[..]), None]));
+        assert_eq!(text_row(b"\0\x01\0\0\0\x09a"), None);
+    }
+}
