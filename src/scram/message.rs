@@ -28,10 +28,8 @@ pub(super) fn text(bytes: &[u8]) -> Result<&str, ScramError> {
 
 /// A nonce: printable ASCII without a comma, at least one character.
 pub(super) fn nonce(text: &str) -> Result<&str, ScramError> {
-    match text.bytes().all(|byte| byte.is_ascii_graphic()) && !text.is_empty() {
-        true => Ok(text),
-        false => Err(ScramError::Malformed("nonce is not printable")),
-    }
+    let printable = text.bytes().all(|byte| byte.is_ascii_graphic()) && !text.is_empty();
+    printable.then_some(text).ok_or(ScramError::Malformed("nonce is not printable"))
 }
 
 /// Base64 of exactly `N` bytes.

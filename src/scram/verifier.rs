@@ -123,7 +123,7 @@ fn read(text: &str) -> Option<Verifier> {
     let (iterations, salt) = cost.split_once(':')?;
     let (stored_key, server_key) = keys.split_once(':')?;
     let key = |text: &str| <[u8; KEY_LEN]>::try_from(STANDARD.decode(text).ok()?).ok();
-    let iterations = iterations.parse::<u32>().ok().filter(|&n| n > 0 && n <= i32::MAX as u32)?;
+    let iterations = iterations.parse::<u32>().ok().filter(|&n| n > 0 && i32::try_from(n).is_ok())?;
     Some(Verifier {
         iterations,
         salt: STANDARD.decode(salt).ok()?,
