@@ -157,7 +157,11 @@ impl ClientProved {
         }
         let (signature, _extensions) = attribute(message, 'v', "no server signature")?;
         let signature = key::<KEY_LEN>(signature, "invalid server signature")?;
-        if bool::from(signature.ct_eq(&self.server_signature)) { Ok(()) } else { Err(ScramError::ServerSignature) }
+        if bool::from(signature.ct_eq(&self.server_signature)) {
+            Ok(())
+        } else {
+            Err(ScramError::ServerSignature)
+        }
     }
 }
 
