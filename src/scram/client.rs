@@ -130,6 +130,15 @@ impl ClientChallenged {
         Ok(Derivation::new(password, &self.salt, self.iterations))
     }
 
+    /// Salt and iteration count.
+    pub(super) fn cost(&self) -> (&[u8], u32) {
+        (&self.salt, self.iterations)
+    }
+
+    pub(super) fn asks_for(&self, salt: &[u8], iterations: u32) -> bool {
+        self.cost() == (salt, iterations)
+    }
+
     /// Makes the proof.
     pub fn prove(self, keys: &LoginKeys) -> ClientProved {
         let proof = keys.client_key.prove(&self.auth_message);

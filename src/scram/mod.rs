@@ -9,6 +9,7 @@
 //! refuses and in which words.
 
 mod client;
+mod credentials;
 mod keys;
 mod message;
 mod server;
@@ -18,6 +19,7 @@ mod verifier;
 mod tests;
 
 pub use client::{ClientChallenged, ClientProved, ClientStart, Derivation, MAX_ITERATIONS};
+pub use credentials::{Credentials, Keys, LookupError, Password, Role, Secret, Unusable};
 pub use keys::{ClientKey, LoginKeys, ServerKey};
 pub use server::{Proven, ServerChallenge, ServerStart};
 pub use verifier::{DEFAULT_ITERATIONS, Verifier, VerifierError};
