@@ -26,8 +26,8 @@ fn workers_are_added_up() {
     workers[0].session_ended();
     workers[0].set_backends(Slot::member(0), BackendState::Idle, 3);
     workers[1].set_backends(Slot::member(0), BackendState::Idle, 4);
-    workers[0].error("40001");
-    workers[0].error("not one");
+    workers[0].error(*b"40001");
+    workers[0].error(*b"?????");
     workers[1].reroute(Reroute::ReadOnly);
     let text = metrics.render().unwrap();
     for (series, expected) in [

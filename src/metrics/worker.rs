@@ -196,8 +196,8 @@ impl Worker {
     }
 
     /// The proxy itself answered with an error.
-    pub fn error(&self, sqlstate: &str) {
-        let known = SQLSTATES.iter().position(|known| *known == sqlstate);
+    pub fn error(&self, sqlstate: [u8; 5]) {
+        let known = SQLSTATES.iter().position(|known| known.as_bytes() == sqlstate);
         self.cells.errors[known.unwrap_or(SQLSTATES.len())].add(1);
     }
 }
