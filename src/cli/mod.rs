@@ -4,6 +4,7 @@
 //! programs. An error goes up to [`main`], which prints it on one line.
 
 mod check;
+pub mod cluster;
 mod demo;
 mod http;
 mod logging;
@@ -42,6 +43,9 @@ enum Command {
     Verifier(verifier::Arguments),
     /// Start a local cluster and the proxy before it
     Demo(demo::Arguments),
+    /// Start, look at, break and end a local cluster
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Print a shell's completions
     Completions {
         /// The shell
@@ -86,6 +90,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Status(arguments) => status::run(&arguments),
         Command::Verifier(arguments) => verifier::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Cluster(command) => runtime()?.block_on(cluster::run(command)),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "pg-ha-proxy", &mut text);
