@@ -32,7 +32,6 @@ pub(super) struct Attempt {
     class: Class,
     hint: Option<Hint>,
     begins: Option<bool>,
-    runs: u32,
     /// Members that failed it, by number.
     avoid: u64,
     tries: u32,
@@ -47,7 +46,6 @@ impl Attempt {
             class: summary.class,
             hint: summary.hint,
             begins: summary.begins.map(|modes| modes.read_only == Some(true) && !modes.serializable),
-            runs: summary.runs,
             avoid: 0,
             tries: 0,
             writes: false,
@@ -116,7 +114,7 @@ impl Session {
                 self.lease(pool, backend, primary);
                 return Ok(Ok(()));
             }
-            match self.wait_for_backend(&pool, attempt).await? {
+            match self.wait_for_backend(&pool, primary, attempt).await? {
                 Ok(Some(backend)) => {
                     self.lease(pool, backend, primary);
                     return Ok(Ok(()));
@@ -135,7 +133,7 @@ impl Session {
             Rerun::RecoveryConflict => attempt.avoid |= member.map_or(0, bit),
             Rerun::NotPrimary => attempt.tries += 1,
         }
-        self.worker.shared.metrics.rerouted(why.label());
+        self.worker.metrics.reroute(why.label());
         self.answer.clear();
         self.skipping = false;
         self.open_batch = false;
@@ -204,18 +202,17 @@ impl Session {
             let message = "too many sessions wait for a primary";
             return Ok(Err(Failure::Own(SqlState::TOO_MANY_CONNECTIONS, message.into())));
         }
-        let began = attempt.began();
+        let (began, waited) = (attempt.began(), Instant::now());
+        self.worker.metrics.failover_wait_began();
         let deadline = began + limits.hold.unwrap_or(topology.hold);
         self.handle.want_topology();
-        if shared.topology.has_changed_since(topology.version) {
-            attempt.tries = 0;
-            return Ok(Ok(()));
-        }
-        let woken = {
+        let woken = if shared.topology.has_changed_since(topology.version) {
+            Ok(Ok(Woken::Topology))
+        } else {
             let wait = poll_fn(|cx| self.poll_wait(cx, false));
             tokio::time::timeout_at(deadline.into(), wait).await
         };
-        shared.metrics.waited_for_primary(began.elapsed());
+        self.worker.metrics.failover_wait_ended(waited.elapsed());
         attempt.tries = 0;
         match woken {
             Ok(woken) => Ok(match woken? {
@@ -234,15 +231,23 @@ impl Session {
     async fn wait_for_backend(
         &mut self,
         pool: &Rc<Pool>,
+        primary: bool,
         attempt: &mut Attempt,
     ) -> Result<Result<Option<Backend>, Failure>, Ended> {
         let began = Instant::now();
         if let Err(error) = pool.wait(&self.waiter, began) {
             return Ok(Err(Failure::Own(SqlState::TOO_MANY_CONNECTIONS, error.to_string())));
         }
-        self.handle.want_topology();
+        self.worker.metrics.pool_wait_began();
         self.worker.open_more(&self.pools, pool);
-        let woken = poll_fn(|cx| self.poll_wait(cx, true)).await;
+        let woken = loop {
+            self.handle.want_topology();
+            let woken = poll_fn(|cx| self.poll_wait(cx, true)).await;
+            // A topology in which this member is what it was is no reason to lose one's place in the queue.
+            if !(matches!(woken, Ok(Woken::Topology)) && self.still_good(pool, primary)) {
+                break woken;
+            }
+        };
         pool.forget(&self.waiter);
         let given = match woken {
             Ok(Woken::Backend(given)) => given,
@@ -256,7 +261,7 @@ impl Session {
                 return Err(ended);
             }
         };
-        self.worker.shared.metrics.waited_for_backend(began.elapsed());
+        self.worker.metrics.pool_wait_ended(began.elapsed());
         Ok(match given {
             Ok(backend) => Ok(Some(backend)),
             Err(AcquireError::Moved) => Ok(None),
@@ -273,6 +278,14 @@ impl Session {
                 Err(Failure::Own(SqlState::TOO_MANY_CONNECTIONS, error.to_string()))
             }
         })
+    }
+
+    /// Whether a pool's member is still what the batch was sent to it for.
+    fn still_good(&self, pool: &Pool, primary: bool) -> bool {
+        let topology = self.worker.topology();
+        let known = topology.members.iter().find(|member| member.id.0 == pool.member());
+        known.is_some_and(|member| member.generation == pool.generation() && (primary || member.serves_reads))
+            && (!primary || topology.primary().is_some_and(|now| now.id.0 == pool.member()))
     }
 
     /// A backend that was given while the session stopped waiting goes to the next.
@@ -319,13 +332,6 @@ impl Session {
             }
         }
         Poll::Pending
-    }
-}
-
-impl Attempt {
-    /// Whether the batch runs anything at all.
-    pub(super) fn runs(&self) -> bool {
-        self.runs > 0
     }
 }
 

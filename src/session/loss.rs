@@ -58,7 +58,6 @@ impl Session {
         let (state, message) = match self.verdict_of_loss(loss, run, summary) {
             None => {
                 self.to_client.truncate(run.mark());
-                self.names.rewind(run.parsed);
                 self.forget_transaction(run);
                 return Ok(Next::Again);
             }
@@ -137,7 +136,7 @@ impl Session {
         self.answer_end(if waits_for_sync { End::Flush } else { end });
     }
 
-    fn give_up_backend(&mut self, loss: &Loss) {
+    pub(super) fn give_up_backend(&mut self, loss: &Loss) {
         self.answer.clear();
         self.to_backend.clear();
         self.backend_at = 0;

@@ -28,6 +28,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+pub use greeting::serve;
 pub use shared::{Identity, Parts, Shared, TopologyFeed};
 pub use worker::{Mail, Worker};
 
@@ -58,6 +59,8 @@ struct Lease {
     pool: Rc<Pool>,
     status: TxStatus,
     primary: bool,
+    /// A cancel was sent to it.
+    cancelled: bool,
 }
 
 /// Why a session ends.
@@ -102,6 +105,8 @@ pub(crate) struct Session {
     open_batch: bool,
     /// Everything up to the next Sync is dropped: an error was given.
     skipping: bool,
+    /// Bytes of a CopyData that nobody wants any more.
+    stray: usize,
 }
 
 impl Session {
@@ -167,7 +172,10 @@ impl Session {
                 if self.inbox.capacity() == 0 {
                     self.inbox = self.worker.buffer();
                 }
-                self.inbox.extend_from_slice(&scratch[..n]);
+                // The rest of a CopyData that came after its COPY had failed.
+                let stray = self.stray.min(n);
+                self.stray -= stray;
+                self.inbox.extend_from_slice(&scratch[stray..n]);
                 Poll::Ready(true)
             }
             Poll::Pending => Poll::Pending,
@@ -276,13 +284,13 @@ impl Session {
     /// Appends an ERROR.
     fn error(&mut self, state: SqlState, message: &str, detail: Option<&str>, hint: Option<&str>) {
         build::error(&mut self.to_client, Severity::Error, state, message, detail, hint);
-        self.worker.shared.metrics.error(state);
+        self.worker.metrics.error(state.0);
     }
 
     /// Appends a FATAL: the session ends behind it.
     fn fatal(&mut self, state: SqlState, message: &str) {
         build::error(&mut self.to_client, Severity::Fatal, state, message, None, None);
-        self.worker.shared.metrics.error(state);
+        self.worker.metrics.error(state.0);
     }
 
     /// Says goodbye and gives the backend up.

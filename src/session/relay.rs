@@ -16,6 +16,7 @@ use super::state::Tx;
 use super::translate::Translation;
 use super::{Ended, Item, LOOK_AHEAD, Session, translate};
 use crate::backend::Settings;
+use crate::metrics::Reroute;
 use crate::wire::frame::frame_len;
 use crate::wire::parts::ErrorFields;
 use crate::wire::tags::frontend as tag;
@@ -65,6 +66,8 @@ pub(super) struct Run {
     pub(super) ready: bool,
     /// The last command's tag was ROLLBACK.
     pub(super) rolled_back: bool,
+    /// The BEGIN that was not sent before this batch.
+    pub(super) begin: Option<(Vec<u8>, crate::sql::TransactionModes)>,
     /// Settings as they were before the batch.
     pub(super) settings: std::sync::Arc<Settings>,
     /// The batch only reads.
@@ -92,6 +95,10 @@ impl Run {
             copy_done: false,
             ready: false,
             rolled_back: false,
+            begin: match &session.tx {
+                Tx::Deferred { begin, modes } => Some((begin.clone(), *modes)),
+                _ => None,
+            },
             settings: std::sync::Arc::clone(&session.settings),
             reads,
             alone: summary.runs <= 1 && matches!(session.tx, Tx::Idle) && !session.open_batch,
@@ -436,7 +443,7 @@ impl Session {
             // No Sync was sent yet: the server drops all up to it.
             self.skipping = true;
         }
-        self.worker.shared.metrics.error(state);
+        self.worker.metrics.error(state.0);
         Ok(run.rerun.is_none())
     }
 
@@ -587,7 +594,23 @@ impl Session {
     }
 }
 
+impl Rerun {
+    /// As it is counted.
+    pub(super) fn label(self) -> Reroute {
+        match self {
+            Self::Writes => Reroute::ReadOnly,
+            Self::RecoveryConflict => Reroute::Conflict,
+            Self::NotPrimary => Reroute::Recovery,
+        }
+    }
+}
+
 impl Run {
+    /// Where this batch's answer begins in what the client has not got yet.
+    pub(super) fn mark(&self) -> usize {
+        self.mark
+    }
+
     fn idle(session: &Session) -> Self {
         Self { hold: false, ..Self::new(session, &Summary::default()) }
     }

@@ -10,10 +10,9 @@ use tokio::sync::{mpsc, watch};
 
 use super::worker::Mail;
 use crate::backend::Parameters;
-use crate::client::Credentials;
+use crate::scram::Credentials;
 use crate::config::Config;
-use crate::metrics::Metrics;
-use crate::net::tls::BackendTls;
+use crate::net::tls::ClientTls;
 use crate::pool::{Budget, MemberBudget};
 use crate::sql::Functions;
 use crate::topology::{Positions, Topology};
@@ -96,9 +95,9 @@ pub struct Shared {
     /// What functions do.
     pub functions: ArcSwap<Functions>,
     /// How backends are reached under TLS.
-    pub backend_tls: ArcSwap<BackendTls>,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
+    pub backend_tls: ArcSwap<ClientTls>,
+    /// Sessions that ended in a panic.
+    pub panics: prometheus::IntCounter,
     /// Cancel keys of all sessions.
     pub cancels: Arc<crate::client::CancelKeys>,
     /// Sessions by worker, for the acceptor.
@@ -127,9 +126,9 @@ pub struct Parts {
     /// See [`Shared::functions`].
     pub functions: Functions,
     /// See [`Shared::backend_tls`].
-    pub backend_tls: BackendTls,
-    /// See [`Shared::metrics`].
-    pub metrics: Arc<Metrics>,
+    pub backend_tls: ClientTls,
+    /// See [`Shared::panics`].
+    pub panics: prometheus::IntCounter,
     /// See [`Shared::cancels`].
     pub cancels: Arc<crate::client::CancelKeys>,
     /// One a worker.
@@ -147,7 +146,7 @@ impl Shared {
             positions: parts.positions,
             functions: ArcSwap::from_pointee(parts.functions),
             backend_tls: ArcSwap::from_pointee(parts.backend_tls),
-            metrics: parts.metrics,
+            panics: parts.panics,
             cancels: parts.cancels,
             sessions: parts.sessions,
             holding: AtomicUsize::new(0),

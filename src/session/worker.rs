@@ -11,11 +11,13 @@ use std::time::Instant;
 use foldhash::fast::RandomState;
 use tokio::sync::mpsc;
 
+use super::batch::Item;
 use super::handle::Handle;
-use super::open;
+use super::{open, plan};
 use super::shared::{Identity, Shared};
 use super::statements::Registry;
 use crate::backend::Backend;
+use crate::metrics;
 use crate::pool::{AcquireError, Limits, Pool, Refusal};
 use crate::routing::Turn;
 use crate::sql::{ClassCache, Lexing, Verdict};
@@ -23,6 +25,9 @@ use crate::topology::{Member, Topology};
 
 /// Bytes of the buffer that all sessions of a worker read into.
 const SCRATCH_LEN: usize = 64 << 10;
+
+/// The longest text whose class is kept, in bytes: searches carry their vector and never come again.
+const LONGEST_CACHED: usize = 4096;
 
 /// Buffers kept for sessions that have a statement under way.
 const SPARE_BUFFERS: usize = 64;
@@ -72,14 +77,17 @@ pub struct Worker {
     pub(super) searches: Turn,
     pub(super) parses: Cell<u64>,
     pub(super) draining: Cell<bool>,
+    pub(super) metrics: metrics::Worker,
+    opaque: Rc<Verdict>,
     spare: RefCell<Vec<Vec<u8>>>,
+    spare_items: RefCell<Vec<Vec<Item>>>,
     identities: RefCell<HashMap<u64, Rc<Pools>, RandomState>>,
     limits: Rc<Limits>,
 }
 
 impl Worker {
     /// Worker number `index` of those that share `shared`.
-    pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
+    pub fn new(index: usize, shared: Arc<Shared>, metrics: metrics::Worker) -> Rc<Self> {
         let pool = &shared.config.pool;
         let limits = Rc::new(Limits {
             wait: pool.wait,
@@ -92,14 +100,17 @@ impl Worker {
             index,
             scratch: RefCell::new(vec![0; SCRATCH_LEN].into()),
             topology: RefCell::new(topology),
-            classes: RefCell::new(ClassCache::new(shared.config.routing.class_cache)),
+            classes: RefCell::new(ClassCache::new(shared.config.routing.class_cache, LONGEST_CACHED)),
             statements: RefCell::new(Registry::new(index, shared.config.routing.class_cache)),
             sessions: RefCell::default(),
             reads: Turn::default(),
             searches: Turn::default(),
             parses: Cell::new(1),
             draining: Cell::new(false),
+            metrics,
+            opaque: Rc::new(plan::opaque_verdict()),
             spare: RefCell::default(),
+            spare_items: RefCell::default(),
             identities: RefCell::default(),
             limits,
             shared,
@@ -160,6 +171,25 @@ impl Worker {
         if buffer.capacity() <= SCRATCH_LEN && buffer.capacity() > 0 && spare.len() < SPARE_BUFFERS {
             buffer.clear();
             spare.push(buffer);
+        }
+    }
+
+    /// What stands for a statement that can't be seen.
+    pub(super) fn call_verdict(&self) -> Rc<Verdict> {
+        Rc::clone(&self.opaque)
+    }
+
+    /// An empty list for a batch's messages.
+    pub(super) fn items(&self) -> Vec<Item> {
+        self.spare_items.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes it back.
+    pub(super) fn give_items(&self, mut items: Vec<Item>) {
+        items.clear();
+        let mut spare = self.spare_items.borrow_mut();
+        if items.capacity() <= 1024 && spare.len() < SPARE_BUFFERS {
+            spare.push(items);
         }
     }
 
@@ -275,13 +305,13 @@ impl Worker {
         }
     }
 
-    fn adopt(self: &Rc<Self>, mut backend: Backend, identity: &Arc<Identity>) {
+    fn adopt(self: &Rc<Self>, backend: Backend, identity: &Arc<Identity>) {
         let topology = self.topology();
         let member = topology.members.iter().find(|member| member.id.0 == backend.member);
         // One of a member that is gone, or whose socket can't be taken over, is closed.
-        let (Some(member), Ok(())) = (member, backend.stream.move_here()) else { return };
+        let (Some(member), Ok(stream)) = (member, backend.stream.move_here()) else { return };
         let pools = self.pools(identity);
-        self.pool(&pools, member).adopt(backend);
+        self.pool(&pools, member).adopt(Backend { stream, ..backend });
     }
 
     /// Gives a backend to a worker where somebody waits for one.
