@@ -4,7 +4,8 @@
 //! programs. An error goes up to [`main`], which prints it on one line.
 
 mod check;
-mod demo;
+pub mod cluster;
+pub mod demo;
 mod http;
 mod logging;
 mod route;
@@ -40,6 +41,9 @@ enum Command {
     Status(status::Arguments),
     /// Make a SCRAM verifier of a password, for [[users]]
     Verifier(verifier::Arguments),
+    /// Start, look at, break and end a local cluster of real etcd, Patroni and PostgreSQL
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Start a local cluster and the proxy before it
     Demo(demo::Arguments),
     /// Print a shell's completions
@@ -85,6 +89,8 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Route(arguments) => route::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Verifier(arguments) => verifier::run(&arguments),
+        // Relays and the supervisor must go on while the command waits for a member.
+        Command::Cluster(command) => tokio::runtime::Runtime::new()?.block_on(cluster::run(command)),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Completions { shell } => {
             let mut text = Vec::new();
