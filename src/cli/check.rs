@@ -8,6 +8,7 @@ use anyhow::bail;
 use clap::Args;
 
 use super::{ConfigFile, print, runtime};
+use crate::cluster::ROLES_SQL;
 use crate::config::Config;
 
 #[derive(Debug, Args)]
@@ -24,7 +25,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.print_sql {
-        return print_sql();
+        return print(ROLES_SQL);
     }
     let config = Config::load(&arguments.file.config)?;
     print(format!("{}: good\n", arguments.file.config.display()))?;
@@ -45,8 +46,4 @@ fn report(findings: &[online::Finding]) -> anyhow::Result<()> {
         0 => Ok(()),
         failed => bail!("{failed} of {} checks failed", findings.len()),
     }
-}
-
-fn print_sql() -> anyhow::Result<()> {
-    bail!("--print-sql: not there yet")
 }

@@ -5,7 +5,7 @@
 
 mod check;
 pub mod cluster;
-mod demo;
+pub mod demo;
 mod http;
 mod logging;
 mod route;
@@ -41,11 +41,11 @@ enum Command {
     Status(status::Arguments),
     /// Make a SCRAM verifier of a password, for [[users]]
     Verifier(verifier::Arguments),
-    /// Start a local cluster and the proxy before it
-    Demo(demo::Arguments),
-    /// Start, look at, break and end a local cluster
+    /// Start, look at, break and end a local cluster of real etcd, Patroni and PostgreSQL
     #[command(subcommand)]
     Cluster(cluster::Command),
+    /// Start a local cluster and the proxy before it
+    Demo(demo::Arguments),
     /// Print a shell's completions
     Completions {
         /// The shell
@@ -89,8 +89,9 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Route(arguments) => route::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Verifier(arguments) => verifier::run(&arguments),
+        // Relays and the supervisor must go on while the command waits for a member.
+        Command::Cluster(command) => tokio::runtime::Runtime::new()?.block_on(cluster::run(command)),
         Command::Demo(arguments) => demo::run(&arguments),
-        Command::Cluster(command) => runtime()?.block_on(cluster::run(command)),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "pg-ha-proxy", &mut text);
