@@ -142,10 +142,9 @@ impl Session {
 
     fn target(&mut self, attempt: &Attempt, topology: &Topology) -> Target {
         let transaction_read_only = match &self.tx {
-            Tx::Deferred { modes, .. } => Some(
-                !modes.serializable
-                    && modes.read_only.unwrap_or_else(|| self.default_read_only()),
-            ),
+            Tx::Deferred { modes, .. } => {
+                Some(!modes.serializable && modes.read_only.unwrap_or_else(|| self.default_read_only()))
+            }
             _ => attempt.begins,
         };
         let shared = &self.worker.shared;
@@ -155,7 +154,8 @@ impl Session {
             hint: attempt.hint,
             split: shared.config.routing.reads == Reads::Replicas,
         };
-        let turn = if attempt.class == Class::VectorRead { &self.worker.searches } else { &self.worker.reads };
+        let turn =
+            if attempt.class == Class::VectorRead { &self.worker.searches } else { &self.worker.reads };
         let known = self.fence.resolve(shared.positions.reading(), topology.epoch);
         let fence = self.fence;
         let replayed = |id: MemberId| {
@@ -206,7 +206,7 @@ impl Session {
         self.worker.metrics.failover_wait_began();
         let deadline = began + limits.hold.unwrap_or(topology.hold);
         self.handle.want_topology();
-        let woken = if shared.topology.has_changed_since(topology.version) {
+        let woken = if self.worker.is_outdated() {
             Ok(Ok(Woken::Topology))
         } else {
             let wait = poll_fn(|cx| self.poll_wait(cx, false));

@@ -146,7 +146,11 @@ impl Summary {
             self.runs += verdict.statements;
             match &verdict.transaction {
                 Some(TransactionVerb::Begin(modes)) => self.begins = self.begins.or(Some(*modes)),
-                Some(TransactionVerb::Commit { .. } | TransactionVerb::Rollback { .. } | TransactionVerb::TwoPhase) => {
+                Some(
+                    TransactionVerb::Commit { .. }
+                    | TransactionVerb::Rollback { .. }
+                    | TransactionVerb::TwoPhase,
+                ) => {
                     self.ends_transaction = true;
                 }
                 _ => {}

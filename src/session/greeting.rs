@@ -4,7 +4,6 @@
 //! kind asks a backend; those after it get the same answer for a while.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,16 +15,13 @@ use super::loss::Loss;
 use super::relay::{Outcome, Run};
 use super::shared::GreetingKey;
 use super::state::Tx;
-use super::{Ended, Session, Worker};
+use super::{Ended, Mail, Session, Worker};
 use crate::backend::{Parameters, Settings};
 use crate::client::Accepted;
 use crate::sql::{Encoding, Lexing};
 use crate::wire::build::{self, Severity};
 use crate::wire::tags::backend as tag;
 use crate::wire::{SqlState, TxStatus, parts};
-
-/// Bytes of a cancel key, by the protocol's minor version.
-const KEY_LEN: [usize; 2] = [4, 32];
 
 /// Serves a client that has logged in, to its end.
 pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
@@ -85,6 +81,7 @@ impl Session {
             open_batch: false,
             skipping: false,
             stray: 0,
+            cancel: None,
         };
         (session, login)
     }
@@ -114,9 +111,18 @@ impl Session {
         for (name, value) in self.reported.iter() {
             build::parameter_status(&mut out, name, value);
         }
-        let length = KEY_LEN[usize::from(login.minor >= 2)];
-        let key = self.worker.shared.cancels.issue(self.handle.id, length, self.worker.index);
-        build::backend_key_data(&mut out, self.handle.id, &key);
+        let (shared, worker, session) =
+            (Arc::downgrade(&self.worker.shared), self.worker.index, self.handle.id);
+        let cancel = self.worker.shared.cancels.register(
+            login.minor,
+            Arc::new(move || {
+                if let Some(shared) = shared.upgrade() {
+                    shared.post(worker, Mail::Cancel(session));
+                }
+            }),
+        );
+        build::backend_key_data(&mut out, cancel.process_id, &cancel.secret);
+        self.cancel = Some(cancel);
         build::ready_for_query(&mut out, TxStatus::Idle);
         self.to_client = out;
         Ok(())
@@ -176,11 +182,6 @@ impl Session {
         }
         Ended::Fatal
     }
-
-    /// Waits until the client has all that is meant for it.
-    pub(super) async fn flush(&mut self) -> Result<(), Ended> {
-        poll_fn(|cx| self.poll_flush_client(cx)).await
-    }
 }
 
 /// What decides how SQL text is read, of what the server reported.
@@ -233,7 +234,6 @@ impl Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         self.worker.sessions.borrow_mut().remove(&self.handle.id);
-        self.worker.shared.cancels.forget(self.handle.id);
         self.worker.metrics.session_ended();
         if std::thread::panicking() {
             self.worker.shared.panics.inc();

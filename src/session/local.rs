@@ -1,10 +1,10 @@
 //! What the proxy answers by itself: a BEGIN that isn't sent yet, the end of a transaction that has none, what a lost
 //! transaction allows, a lone Sync.
 
+use super::Session;
 use super::batch::{End, Item, Summary};
 use super::loss::LOST_TRANSACTION;
 use super::state::Tx;
-use super::Session;
 use crate::sql::{Hint, TransactionVerb, Verdict};
 use crate::wire::SqlState;
 use crate::wire::build;
@@ -16,7 +16,13 @@ const ABORTED: &str = "current transaction is aborted, commands ignored until en
 
 impl Session {
     /// Answers a batch without a backend, if it can be; true if it was.
-    pub(super) fn answer_locally(&mut self, bytes: &[u8], items: &[Item], end: End, summary: &Summary) -> bool {
+    pub(super) fn answer_locally(
+        &mut self,
+        bytes: &[u8],
+        items: &[Item],
+        end: End,
+        summary: &Summary,
+    ) -> bool {
         if self.lease.is_some() {
             return false;
         }
@@ -112,7 +118,9 @@ impl Session {
                 frontend::CLOSE => build::empty(out, backend::CLOSE_COMPLETE),
                 frontend::DESCRIBE => {
                     if let Some(Named::Statement(_)) = Named::read(item.body(bytes)) {
-                        build::frame(out, backend::PARAMETER_DESCRIPTION, |out| out.extend_from_slice(&[0, 0]));
+                        build::frame(out, backend::PARAMETER_DESCRIPTION, |out| {
+                            out.extend_from_slice(&[0, 0])
+                        });
                     }
                     build::empty(out, backend::NO_DATA);
                 }

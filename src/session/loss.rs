@@ -160,7 +160,10 @@ impl Session {
     /// The error to tell; none if the batch can be run again.
     fn verdict_of_loss(&self, loss: &Loss, run: &Run, summary: &Summary) -> Option<(SqlState, String)> {
         if let Loss::Setup(message) = loss {
-            return Some((SqlState::CONNECTION_FAILURE, format!("the session's settings were refused: {message}")));
+            return Some((
+                SqlState::CONNECTION_FAILURE,
+                format!("the session's settings were refused: {message}"),
+            ));
         }
         let only_reads = matches!(summary.class, Class::Read | Class::VectorRead | Class::Session);
         let open = self.in_open_transaction() || (run.first_in_transaction && run.sent);
@@ -177,7 +180,10 @@ impl Session {
             return None;
         }
         if only_reads {
-            return Some((SqlState::CONNECTION_FAILURE, "the connection was lost in the middle of an answer".into()));
+            return Some((
+                SqlState::CONNECTION_FAILURE,
+                "the connection was lost in the middle of an answer".into(),
+            ));
         }
         if run.copying != Copying::No && !run.copy_done {
             let message = "the primary was lost during COPY; nothing of it was kept: retry it";
@@ -205,7 +211,8 @@ impl Session {
         match before {
             Some(before) => {
                 self.settings = before;
-                self.tx = if summary.ends_transaction && run.sent { Tx::Idle } else { Tx::Lost { told: true } };
+                self.tx =
+                    if summary.ends_transaction && run.sent { Tx::Idle } else { Tx::Lost { told: true } };
             }
             None => self.settings = Arc::clone(&run.settings),
         }

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 pub use greeting::serve;
-pub use shared::{Identity, Parts, Shared, TopologyFeed};
+pub use shared::{Identity, Parts, Shared};
 pub use worker::{Mail, Worker};
 
 use self::answer::Answer;
@@ -43,6 +43,7 @@ use self::statements::Names;
 use self::translate::Unnamed;
 use self::worker::Pools;
 use crate::backend::{Backend, Parameters, Settings};
+use crate::client::CancelEntry;
 use crate::net::Stream;
 use crate::pool::{Pool, Waiter};
 use crate::routing::Fence;
@@ -107,6 +108,8 @@ pub(crate) struct Session {
     skipping: bool,
     /// Bytes of a CopyData that nobody wants any more.
     stray: usize,
+    /// The session's cancel key, from its greeting on.
+    cancel: Option<CancelEntry>,
 }
 
 impl Session {
@@ -247,7 +250,10 @@ impl Session {
                 },
                 Outcome::ClientGone => return Err(Ended::Client),
                 Outcome::Killed => {
-                    self.fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command");
+                    self.fatal(
+                        SqlState::ADMIN_SHUTDOWN,
+                        "terminating connection due to administrator command",
+                    );
                     return Err(Ended::Fatal);
                 }
                 Outcome::Lost(loss) => {
@@ -297,7 +303,9 @@ impl Session {
     async fn finish(&mut self, ended: &Ended) {
         if let Some(lease) = self.lease.take() {
             self.handle.hold(None);
-            if matches!(ended, Ended::Client) && self.answer.is_settled() && lease.status == TxStatus::Idle
+            if matches!(ended, Ended::Client)
+                && self.answer.is_settled()
+                && lease.status == TxStatus::Idle
                 && !self.pins.any()
             {
                 self.worker.release(&self.pools, &lease.pool, lease.backend);

@@ -30,7 +30,8 @@ pub(super) async fn open(
         database: &identity.database,
         parameters: &[("application_name", "pg-ha-proxy")],
     };
-    let connected = backend::connect(&server(worker, member, &tls), &login).await.map_err(|error| refusal(&error))?;
+    let connected =
+        backend::connect(&server(worker, member, &tls), &login).await.map_err(|error| refusal(&error))?;
     let now = Instant::now();
     Ok(Backend {
         stream: connected.stream,

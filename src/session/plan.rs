@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::batch::{Item, Summary};
 use super::{Ended, Session};
-use crate::sql::{Class, Effects, Verdict};
+use crate::sql::{Class, Functions, Lexing, Verdict};
 use crate::wire::build::{self, Severity};
 use crate::wire::parts::{self, Bind, Named, Parse};
 use crate::wire::tags::frontend as tag;
@@ -45,7 +45,10 @@ impl Session {
                 }),
                 tag::SYNC | tag::FLUSH | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => Some(()),
                 other => {
-                    self.fatal(SqlState::PROTOCOL_VIOLATION, &format!("invalid frontend message type {other}"));
+                    self.fatal(
+                        SqlState::PROTOCOL_VIOLATION,
+                        &format!("invalid frontend message type {other}"),
+                    );
                     return Err(Ended::Fatal);
                 }
             };
@@ -72,7 +75,13 @@ impl Session {
         Some(())
     }
 
-    fn plan_parse(&mut self, frame: &[u8], body: &[u8], item: &mut Item, summary: &mut Summary) -> Option<()> {
+    fn plan_parse(
+        &mut self,
+        frame: &[u8],
+        body: &[u8],
+        item: &mut Item,
+        summary: &mut Summary,
+    ) -> Option<()> {
         let parse = Parse::read(body)?;
         let verdict = self.worker.verdict(parse.sql, &self.lexing);
         summary.add(&verdict, false);
@@ -161,17 +170,10 @@ impl Session {
 /// What stands for a statement that can't be seen: a function call, an unknown portal.
 pub(super) fn opaque_verdict() -> Verdict {
     Verdict {
-        statements: 1,
         class: Class::Write,
         reason: "function call".into(),
-        transaction: None,
-        mixed_transaction: false,
-        effects: Effects::NONE,
-        settings: Box::default(),
-        copy: None,
-        show: None,
-        channels: Box::default(),
-        hint: None,
+        statements: 1,
+        ..crate::sql::classify(b"", &Lexing::default(), &Functions::builtin())
     }
 }
 

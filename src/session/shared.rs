@@ -10,10 +10,10 @@ use tokio::sync::{mpsc, watch};
 
 use super::worker::Mail;
 use crate::backend::Parameters;
-use crate::scram::Credentials;
 use crate::config::Config;
 use crate::net::tls::ClientTls;
 use crate::pool::{Budget, MemberBudget};
+use crate::scram::Credentials;
 use crate::sql::Functions;
 use crate::topology::{Positions, Topology};
 
@@ -41,39 +41,6 @@ impl std::fmt::Debug for Identity {
     }
 }
 
-/// The topology as the workers read it.
-#[derive(Debug, Clone)]
-pub struct TopologyFeed {
-    receiver: watch::Receiver<Arc<Topology>>,
-    version: Arc<AtomicU64>,
-}
-
-impl TopologyFeed {
-    /// Over the control path's channel; `version` is stored by whoever publishes, before or after it sends.
-    pub fn new(receiver: watch::Receiver<Arc<Topology>>, version: Arc<AtomicU64>) -> Self {
-        Self { receiver, version }
-    }
-
-    /// Whether there is another topology than that of `version`: one relaxed load.
-    #[inline]
-    pub fn has_changed_since(&self, version: u64) -> bool {
-        self.version.load(Relaxed) > version
-    }
-
-    /// The current one.
-    pub fn borrow(&self) -> watch::Ref<'_, Arc<Topology>> {
-        self.receiver.borrow()
-    }
-
-    /// Waits for the next one.
-    ///
-    /// # Errors
-    /// When the control path is gone.
-    pub async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
-        self.receiver.changed().await
-    }
-}
-
 /// What a greeting holds: the parameters that a login with this startup packet is told.
 #[derive(Debug, Clone)]
 pub(super) struct Greeting {
@@ -89,7 +56,7 @@ pub struct Shared {
     /// The configuration.
     pub config: Arc<Config>,
     /// The topology.
-    pub topology: TopologyFeed,
+    pub topology: watch::Receiver<Arc<Topology>>,
     /// WAL positions for fences.
     pub positions: Arc<Positions>,
     /// What functions do.
@@ -120,7 +87,7 @@ pub struct Parts {
     /// See [`Shared::config`].
     pub config: Arc<Config>,
     /// See [`Shared::topology`].
-    pub topology: TopologyFeed,
+    pub topology: watch::Receiver<Arc<Topology>>,
     /// See [`Shared::positions`].
     pub positions: Arc<Positions>,
     /// See [`Shared::functions`].

@@ -4,9 +4,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::Session;
 use super::batch::{End, Summary};
 use super::relay::{Copying, Run};
-use super::Session;
 use crate::backend::Settings;
 use crate::sql::{Class, Effects, SettingChange, TransactionModes, TransactionVerb, Verdict};
 use crate::wire::TxStatus;
@@ -166,7 +166,8 @@ impl Session {
         self.names.settle(run.failed, run.parsed);
         if run.failed {
             self.doubt_parses(run);
-            if self.unnamed.token != 0 && self.lease.as_ref().is_some_and(|lease| lease.backend.unnamed == 0) {
+            if self.unnamed.token != 0 && self.lease.as_ref().is_some_and(|lease| lease.backend.unnamed == 0)
+            {
                 self.unnamed_after_failure(run);
             }
         }
@@ -207,9 +208,7 @@ impl Session {
     /// A backend that a cancel was sent to might still get it when it serves another: it is closed instead.
     fn drop_cancelled(&mut self) {
         let idle = matches!(self.tx, Tx::Idle) && !self.open_batch && !self.pins.any();
-        if idle
-            && let Some(lease) = self.lease.take_if(|lease| lease.cancelled)
-        {
+        if idle && let Some(lease) = self.lease.take_if(|lease| lease.cancelled) {
             self.handle.hold(None);
             lease.pool.closed();
         }

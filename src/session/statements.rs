@@ -142,22 +142,9 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::{Class, Effects};
 
     fn verdict() -> Rc<Verdict> {
-        Rc::new(Verdict {
-            statements: 1,
-            class: Class::Read,
-            reason: "".into(),
-            transaction: None,
-            mixed_transaction: false,
-            effects: Effects::NONE,
-            settings: Box::default(),
-            copy: None,
-            show: None,
-            channels: Box::default(),
-            hint: None,
-        })
+        Rc::new(crate::session::plan::opaque_verdict())
     }
 
     fn parse(sql: &'static [u8]) -> Parse<'static> {

@@ -197,7 +197,8 @@ impl Translation<'_> {
         if self.backend.prepared.len() >= MAX_PREPARED
             && let Some(id) = self.backend.prepared.keys().next().copied()
         {
-            let victim = Statement { id, sql: [].into(), types: [].into(), verdict: Rc::clone(&statement.verdict) };
+            let victim =
+                Statement { id, sql: [].into(), types: [].into(), verdict: Rc::clone(&statement.verdict) };
             self.forget(&victim);
         }
         self.backend.prepared.insert(statement.id, Prepared { naming: self.naming });

@@ -9,13 +9,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use foldhash::fast::RandomState;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::batch::Item;
 use super::handle::Handle;
-use super::{open, plan};
 use super::shared::{Identity, Shared};
 use super::statements::Registry;
+use super::{open, plan};
 use crate::backend::Backend;
 use crate::metrics;
 use crate::pool::{AcquireError, Limits, Pool, Refusal};
@@ -69,7 +69,8 @@ pub struct Worker {
     pub(super) index: usize,
     pub(super) shared: Arc<Shared>,
     pub(super) scratch: RefCell<Box<[u8]>>,
-    pub(super) topology: RefCell<Arc<Topology>>,
+    topology: RefCell<Arc<Topology>>,
+    feed: RefCell<watch::Receiver<Arc<Topology>>>,
     pub(super) classes: RefCell<ClassCache>,
     pub(super) statements: RefCell<Registry>,
     pub(super) sessions: RefCell<HashMap<u32, Rc<Handle>, RandomState>>,
@@ -95,11 +96,13 @@ impl Worker {
             idle_timeout: pool.idle_timeout,
             lifetime: pool.lifetime,
         });
-        let topology = shared.topology.borrow().clone();
+        let mut feed = shared.topology.clone();
+        let topology = feed.borrow_and_update().clone();
         Rc::new(Self {
             index,
             scratch: RefCell::new(vec![0; SCRATCH_LEN].into()),
             topology: RefCell::new(topology),
+            feed: RefCell::new(feed),
             classes: RefCell::new(ClassCache::new(shared.config.routing.class_cache, LONGEST_CACHED)),
             statements: RefCell::new(Registry::new(index, shared.config.routing.class_cache)),
             sessions: RefCell::default(),
@@ -141,10 +144,16 @@ impl Worker {
     /// The topology, taken anew if the control path has published another since.
     #[inline]
     pub(super) fn topology(&self) -> Arc<Topology> {
-        if self.shared.topology.has_changed_since(self.topology.borrow().version) {
+        if self.is_outdated() {
             self.refresh();
         }
         Arc::clone(&self.topology.borrow())
+    }
+
+    /// Whether the control path has published another topology since: one atomic load.
+    #[inline]
+    pub(super) fn is_outdated(&self) -> bool {
+        self.feed.borrow().has_changed().unwrap_or(false)
     }
 
     /// What `text` is, from the cache where it is there.
@@ -264,7 +273,7 @@ impl Worker {
     }
 
     fn refresh(&self) {
-        let topology = self.shared.topology.borrow().clone();
+        let topology = self.feed.borrow_mut().borrow_and_update().clone();
         for member in topology.members.iter() {
             for pools in self.identities.borrow().values() {
                 if let Some(Some(pool)) = pools.by_member.borrow().get(usize::from(member.id.0)) {
