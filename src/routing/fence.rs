@@ -4,7 +4,7 @@
 //! position that was begun after that gives the LSN that a replica must have replayed. Until there is such a reading
 //! nobody knows, and reads go to the primary.
 
-use crate::topology::{Epoch, Lsn};
+use crate::topology::{Epoch, Lsn, Reading};
 
 /// A session's fence. Time is counted in nanoseconds from a base that the caller keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,17 +24,6 @@ pub enum Fence {
         /// The epoch whose WAL that is.
         epoch: Epoch,
     },
-}
-
-/// One reading of the primary's position.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reading {
-    /// When it was begun, in nanoseconds.
-    pub begun: u64,
-    /// What it found.
-    pub lsn: Lsn,
-    /// The epoch it was made in.
-    pub epoch: Epoch,
 }
 
 impl Fence {

@@ -7,7 +7,7 @@ mod balance;
 mod fence;
 
 pub use balance::Turn;
-pub use fence::{Fence, Reading};
+pub use fence::Fence;
 
 use crate::sql::{Class, Hint};
 use crate::topology::{Member, MemberId, Topology};

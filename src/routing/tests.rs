@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::topology::{Epoch, Lsn, Rule};
+use crate::topology::{Epoch, Lsn, Reading, Rule};
 
 fn member(id: u16, serves_reads: bool, weight: u32) -> Member {
     Member {
@@ -72,7 +72,7 @@ fn without_replicas_the_primary_serves_reads() {
 
 #[test]
 fn a_fence_needs_a_reading_begun_after_the_write() {
-    let reading = |begun, lsn, epoch| Some(Reading { begun, lsn: Lsn(lsn), epoch: Epoch(epoch) });
+    let reading = |begun, lsn, epoch| Some(Reading { begun, lsn: Lsn(lsn), insert: Lsn(lsn), epoch: Epoch(epoch) });
     let mut fence = Fence::default();
     assert!(fence.resolve(None, Epoch(1)) && fence.is_reached(Lsn(0)));
     fence.wrote(100);

@@ -18,6 +18,10 @@ use crate::wire::{FrameError, HEADER_LEN, TxStatus};
 /// The longest frame that is read whole, in bytes; rows and copy data are never.
 const WHOLE_LIMIT: usize = 1 << 20;
 
+/// A frame that is longer is passed on in pieces. A shorter one is passed on whole, so that an error can follow it when its
+/// backend dies.
+const STREAM_OVER: usize = 32 << 10;
+
 /// The kinds of message that are answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -158,10 +162,11 @@ impl Answer {
             tag::NOTIFICATION_RESPONSE => self.stream(buf, len, true),
             tag::NOTICE_RESPONSE => self.stream(buf, len, !hidden),
             tag::ROW_DESCRIPTION | tag::NO_DATA => {
-                if self.front_is(Kind::Describe) {
+                let step = self.stream(buf, len, !hidden)?;
+                if self.front_is(Kind::Describe) && !matches!(step, Step::More) {
                     self.owed.pop_front();
                 }
-                self.stream(buf, len, !hidden)
+                Ok(step)
             }
             tag::BIND_COMPLETE => self.simple(buf, len, Kind::Bind),
             tag::CLOSE_COMPLETE => self.simple(buf, len, Kind::Close),
@@ -208,9 +213,17 @@ impl Answer {
         if self.owed.is_empty() && !parts::is_asynchronous(buf[0]) {
             return Err(OutOfStep::Unexpected(buf[0]));
         }
+        if buf.len() < len && len <= STREAM_OVER {
+            return Ok(Step::More);
+        }
         self.left = len;
         self.left_is_passed = pass;
         Ok(self.rest_of_frame(buf))
+    }
+
+    /// Bytes that the client still has to get of a frame it got the beginning of.
+    pub(super) fn cut_off(&self) -> usize {
+        if self.left_is_passed { self.left } else { 0 }
     }
 
     /// An answer that is nothing but its tag.

@@ -2,8 +2,18 @@
 //!
 //! `session` and `control` meet in a [`Topology`], swapped whole. Time comes in as `now`.
 
+mod check;
+mod lag;
+mod machine;
+pub mod patroni;
+mod positions;
+
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use check::{Check, CheckFailure, CheckResult, Failure, Found};
+pub use machine::{KeysChange, Machine, Poll, Settings, Transition, What};
+pub use positions::{Positions, Reading};
 
 /// The span of one primary's rule; grows by one when another member takes over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -1,0 +1,20 @@
+# `make demo` and `make test` set up, build and run all they need. PROFILE=dev builds faster, for a look around.
+PROFILE ?= release
+target_folder = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+PROGRAM = $(or $(CARGO_TARGET_DIR),target)/$(target_folder)/pg-ha-proxy
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+.PHONY: build setup demo test
+build: setup
+	cargo build --locked --profile $(PROFILE)
+
+# Patroni, PostgreSQL 18, etcd and protoc, into .local
+setup:
+	@scripts/setup
+
+# A local cluster with the proxy before it, until Ctrl-C
+demo: build
+	@$(PROGRAM) demo
+
+test: setup
+	cargo test --locked

@@ -1,0 +1,92 @@
+//! From the machine's state to the snapshot that is published.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::node::Node;
+use super::{Machine, Settings};
+use crate::topology::{Epoch, Found, Member, Rule, Topology};
+
+/// Lags change with every check: by themselves they make a new snapshot at most this often.
+const LAG_EVERY: Duration = Duration::from_secs(1);
+
+/// Before anything is known. Patroni's default times give the hold.
+pub(super) fn empty(rule: Rule, settings: &Settings) -> Topology {
+    Topology {
+        version: 0,
+        epoch: Epoch(0),
+        rule,
+        members: Arc::from([]),
+        hold: settings.hold.unwrap_or(Duration::from_secs(45)),
+        insert_lsn: false,
+    }
+}
+
+impl Machine {
+    /// Makes a new snapshot if there is anything new to say.
+    pub(super) fn publish(&mut self, now: Instant) -> Option<Arc<Topology>> {
+        let mut next = self.snapshot(now);
+        let old = &self.published;
+        let same_members = same_but_lag(&next.members, &old.members);
+        let same = same_members
+            && (next.epoch, next.rule, next.hold, next.insert_lsn)
+                == (old.epoch, old.rule, old.hold, old.insert_lsn);
+        if same {
+            let soon = now.saturating_duration_since(self.published_at) < LAG_EVERY;
+            if soon || next.members == old.members {
+                return None;
+            }
+        }
+        next.version = old.version + 1;
+        self.published = Arc::new(next);
+        self.published_at = now;
+        Some(self.published.clone())
+    }
+
+    fn snapshot(&self, now: Instant) -> Topology {
+        let visible = self.nodes.iter().filter(|node| self.visible(node, now));
+        let members = visible.filter_map(|node| self.member(node, now)).collect();
+        let primary = self.reign.of.and_then(|id| self.node(id).check.as_ref());
+        Topology {
+            version: self.published.version,
+            epoch: self.reign.epoch,
+            rule: self.rule,
+            members,
+            hold: self.hold(),
+            insert_lsn: primary.is_some_and(|check| check.asynchronous_commit),
+        }
+    }
+
+    fn member(&self, node: &Node, now: Instant) -> Option<Member> {
+        let key = node.key.as_ref()?;
+        let reads = self.reads(node, now);
+        let found = node.check.as_ref().filter(|_| node.answers()).map(|check| &check.found);
+        let role = match found {
+            _ if self.rule == Rule::Serving(node.id) => Arc::from("primary"),
+            Some(Found::Standby { .. }) if !key.standby_leader() => Arc::from("replica"),
+            _ => key.role.clone(),
+        };
+        Some(Member {
+            id: node.id,
+            name: node.name.clone(),
+            host: key.host.clone(),
+            port: key.port,
+            role,
+            serves_reads: reads.is_ok(),
+            why_not: reads.err(),
+            weight: self.weight(node),
+            lag_bytes: node.lag_bytes,
+            lag: node.lag,
+            timeline: node.timeline().or(key.timeline),
+            generation: node.generation,
+        })
+    }
+}
+
+fn same_but_lag(new: &[Member], old: &[Member]) -> bool {
+    new.len() == old.len()
+        && new.iter().zip(old).all(|(new, old)| {
+            let (lag_bytes, lag) = (new.lag_bytes, new.lag);
+            *new == Member { lag_bytes, lag, ..old.clone() }
+        })
+}
