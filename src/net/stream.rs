@@ -33,6 +33,18 @@ impl Stream {
         matches!(self, Self::Tls(_))
     }
 
+    /// Takes the connection over to the runtime of the calling thread. One under TLS stays with the runtime that made it, which
+    /// still serves it.
+    ///
+    /// # Errors
+    /// Those of registering the socket; the connection is closed then.
+    pub fn move_here(self) -> io::Result<Self> {
+        match self {
+            Self::Plain(tcp) => Ok(Self::Plain(TcpStream::from_std(tcp.into_std()?)?)),
+            tls @ Self::Tls(_) => Ok(tls),
+        }
+    }
+
     /// Reads what is there into `buf`; 0 at the end of the stream. A plain read that fills less than `buf` costs
     /// one system call, not a second that ends in EAGAIN.
     ///

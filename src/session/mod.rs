@@ -1,1 +1,325 @@
-//! The data path.
+//! The data path: one task a client, on one worker thread.
+//!
+//! A session reads a batch ([`batch`]), asks routing for a target, takes a backend ([`acquire`]), sends the batch as that
+//! backend needs it ([`translate`]) and passes the answer on ([`relay`], [`answer`]). What completes changes the session's own
+//! state ([`state`]); what breaks is answered by the rules of [`loss`]. It knows the topology as a snapshot and never where that
+//! comes from.
+
+mod acquire;
+mod answer;
+mod batch;
+mod greeting;
+mod handle;
+mod local;
+mod loss;
+mod open;
+mod pins;
+mod plan;
+mod relay;
+mod shared;
+mod state;
+mod statements;
+mod translate;
+mod worker;
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+pub use greeting::serve;
+pub use shared::{Identity, Parts, Shared};
+pub use worker::{Mail, Worker};
+
+use self::answer::Answer;
+use self::batch::{End, Item, Summary};
+use self::handle::{Handle, Order};
+use self::loss::Loss;
+use self::pins::Pins;
+use self::relay::{Outcome, Run};
+use self::state::Tx;
+use self::statements::Names;
+use self::translate::Unnamed;
+use self::worker::Pools;
+use crate::backend::{Backend, Parameters, Settings};
+use crate::client::CancelEntry;
+use crate::net::Stream;
+use crate::pool::{Pool, Waiter};
+use crate::routing::Fence;
+use crate::sql::{Lexing, Verdict};
+use crate::wire::build::{self, Severity};
+use crate::wire::{SqlState, TxStatus};
+
+/// Bytes that a client may send ahead of the statement under way before it is no longer read.
+const LOOK_AHEAD: usize = 64 << 10;
+
+/// A backend while the session holds it.
+struct Lease {
+    backend: Backend,
+    pool: Rc<Pool>,
+    status: TxStatus,
+    primary: bool,
+    /// A cancel was sent to it.
+    cancelled: bool,
+}
+
+/// Why a session ends.
+#[derive(Debug)]
+enum Ended {
+    /// The client said so, or is gone.
+    Client,
+    /// The client was told with a FATAL that is in the buffer.
+    Fatal,
+}
+
+/// One logged-in client.
+pub(crate) struct Session {
+    worker: Rc<Worker>,
+    handle: Rc<Handle>,
+    client: Stream,
+    pools: Rc<Pools>,
+    /// What the client sent and no batch holds yet.
+    inbox: Vec<u8>,
+    scanned: usize,
+    /// What the client is to get, from `client_at` on.
+    to_client: Vec<u8>,
+    client_at: usize,
+    /// What the backend is to get, from `backend_at` on.
+    to_backend: Vec<u8>,
+    backend_at: usize,
+    answer: Answer,
+    lease: Option<Lease>,
+    waiter: Rc<Waiter>,
+    base: Arc<Settings>,
+    settings: Arc<Settings>,
+    reported: Arc<Parameters>,
+    lexing: Lexing,
+    names: Names,
+    unnamed: Unnamed,
+    unnamed_verdict: Option<Rc<Verdict>>,
+    portals: VecDeque<(Box<[u8]>, Rc<Verdict>)>,
+    tx: Tx,
+    pins: Pins,
+    fence: Fence,
+    /// Messages were sent that no Sync has ended.
+    open_batch: bool,
+    /// Everything up to the next Sync is dropped: an error was given.
+    skipping: bool,
+    /// Bytes of a CopyData that nobody wants any more.
+    stray: usize,
+    /// The session's cancel key, from its greeting on.
+    cancel: Option<CancelEntry>,
+}
+
+impl Session {
+    /// Serves the client to its end.
+    async fn run(mut self) {
+        loop {
+            let step = match self.next_batch().await {
+                Ok((end, len)) => self.serve(end, len).await,
+                Err(ended) => Err(ended),
+            };
+            if let Err(ended) = step {
+                self.finish(&ended).await;
+                return;
+            }
+        }
+    }
+
+    /// Waits for the client's next batch; passes on what a held backend says by itself meanwhile.
+    async fn next_batch(&mut self) -> Result<(End, usize), Ended> {
+        poll_fn(|cx| self.poll_next_batch(cx)).await
+    }
+
+    fn poll_next_batch(&mut self, cx: &mut Context<'_>) -> Poll<Result<(End, usize), Ended>> {
+        loop {
+            // What came is answered before anything new is begun, and a client that doesn't read isn't read.
+            if self.poll_flush_client(cx)?.is_pending() {
+                self.handle.watch(cx);
+                return if self.handle.order() == Order::Kill {
+                    Poll::Ready(Err(Ended::Client))
+                } else {
+                    Poll::Pending
+                };
+            }
+            if let Some(cut) = self.cut()? {
+                return Poll::Ready(Ok(cut));
+            }
+            if self.handle.order() != Order::None
+                && (self.handle.order() == Order::Kill || !self.in_transaction())
+            {
+                self.fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command");
+                return Poll::Ready(Err(Ended::Fatal));
+            }
+            // A cancel that came too late is dropped, as PostgreSQL does.
+            let _late = self.handle.take_cancel();
+            self.handle.watch(cx);
+            if self.lease.is_some() && self.poll_idle_backend(cx)?.is_ready() {
+                continue;
+            }
+            match self.poll_read_client(cx) {
+                Poll::Ready(true) => {}
+                Poll::Ready(false) => return Poll::Ready(Err(Ended::Client)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Reads what the client sent into the inbox; false when it is gone.
+    fn poll_read_client(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut scratch = self.worker.scratch.borrow_mut();
+        match self.client.poll_read(cx, &mut scratch) {
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(false),
+            Poll::Ready(Ok(n)) => {
+                if self.inbox.capacity() == 0 {
+                    self.inbox = self.worker.buffer();
+                }
+                // The rest of a CopyData that came after its COPY had failed.
+                let stray = self.stray.min(n);
+                self.stray -= stray;
+                self.inbox.extend_from_slice(&scratch[stray..n]);
+                Poll::Ready(true)
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Where the next batch ends in the inbox.
+    fn cut(&mut self) -> Result<Option<(End, usize)>, Ended> {
+        if self.inbox.is_empty() {
+            return Ok(None);
+        }
+        let config = &self.worker.shared.config;
+        match batch::cut(&self.inbox, &mut self.scanned, config.limits.message, config.routing.retry_buffer) {
+            Ok(cut) => Ok(cut.map(|(len, end)| (end, len))),
+            Err(error) => {
+                self.fatal(SqlState::PROTOCOL_VIOLATION, &error.to_string());
+                Err(Ended::Fatal)
+            }
+        }
+    }
+
+    /// Serves one batch, the first `len` bytes of the inbox.
+    async fn serve(&mut self, end: End, len: usize) -> Result<(), Ended> {
+        if end == End::Terminate {
+            return Err(Ended::Client);
+        }
+        let rest = if self.inbox.len() > len { self.inbox.split_off(len) } else { Vec::new() };
+        let bytes = std::mem::replace(&mut self.inbox, rest);
+        let mut items = self.worker.items();
+        let outcome = match self.plan(&bytes, &mut items) {
+            Ok(summary) => self.serve_planned(&bytes, &items, end, &summary).await,
+            Err(ended) => Err(ended),
+        };
+        self.worker.give_items(items);
+        self.worker.give_buffer(bytes);
+        outcome
+    }
+
+    async fn serve_planned(
+        &mut self,
+        bytes: &[u8],
+        items: &[Item],
+        end: End,
+        summary: &Summary,
+    ) -> Result<(), Ended> {
+        if self.answer_locally(bytes, items, end, summary) {
+            self.names.settle(false, 0);
+            return Ok(());
+        }
+        let mut attempt = acquire::Attempt::new(summary);
+        loop {
+            let mut run = Run::new(self, summary);
+            let failed = match self.acquire(&mut attempt, bytes.len()).await? {
+                Ok(()) => self.send_and_relay(bytes, items, &mut run).await,
+                Err(failure) => {
+                    self.fail_batch(end, &failure);
+                    return Ok(());
+                }
+            };
+            match failed {
+                Outcome::Settled => match run.rerun.take() {
+                    Some(why) => {
+                        self.before_rerun(why, &mut attempt);
+                    }
+                    None => {
+                        self.settle(&run, end, summary);
+                        return Ok(());
+                    }
+                },
+                Outcome::ClientGone => return Err(Ended::Client),
+                Outcome::Killed => {
+                    self.fatal(
+                        SqlState::ADMIN_SHUTDOWN,
+                        "terminating connection due to administrator command",
+                    );
+                    return Err(Ended::Fatal);
+                }
+                Outcome::Lost(loss) => {
+                    if self.on_loss(&loss, &run, end, summary)? == loss::Next::Answered {
+                        return Ok(());
+                    }
+                    attempt.lost();
+                }
+            }
+        }
+    }
+
+    /// Sends the batch to the backend that is held, what it lacks in front, and passes the answer on.
+    async fn send_and_relay(&mut self, bytes: &[u8], items: &[Item], run: &mut Run) -> Outcome {
+        if self.prepare_backend() {
+            // Another role is taken on before anything is sent that it could be wrong for.
+            match self.relay(run).await {
+                Outcome::Settled => {}
+                other => return other,
+            }
+        }
+        self.translate(bytes, items, run);
+        let outcome = self.relay(run).await;
+        if let Outcome::Lost(Loss::Setup(_)) = &outcome {
+            run.sent = true;
+        }
+        outcome
+    }
+
+    fn in_transaction(&self) -> bool {
+        !matches!(self.tx, Tx::Idle) || self.open_batch
+    }
+
+    /// Appends an ERROR.
+    fn error(&mut self, state: SqlState, message: &str, detail: Option<&str>, hint: Option<&str>) {
+        build::error(&mut self.to_client, Severity::Error, state, message, detail, hint);
+        self.worker.metrics.error(state.0);
+    }
+
+    /// Appends a FATAL: the session ends behind it.
+    fn fatal(&mut self, state: SqlState, message: &str) {
+        build::error(&mut self.to_client, Severity::Fatal, state, message, None, None);
+        self.worker.metrics.error(state.0);
+    }
+
+    /// Says goodbye and gives the backend up.
+    async fn finish(&mut self, ended: &Ended) {
+        if let Some(lease) = self.lease.take() {
+            self.handle.hold(None);
+            if matches!(ended, Ended::Client)
+                && self.answer.is_settled()
+                && lease.status == TxStatus::Idle
+                && !self.pins.any()
+            {
+                self.worker.release(&self.pools, &lease.pool, lease.backend);
+            } else {
+                // Closing it rolls back what is open and frees what the session pinned.
+                lease.pool.closed();
+                drop(lease);
+            }
+        }
+        if matches!(ended, Ended::Fatal) {
+            let flush = poll_fn(|cx| self.poll_flush_client(cx));
+            let timeout = std::time::Duration::from_secs(1);
+            let _unread = tokio::time::timeout(timeout, flush).await;
+        }
+        self.client.shutdown().await;
+    }
+}

@@ -3,7 +3,29 @@
 //! A lexer of PostgreSQL's own lexical rules, no parser: it over-approximates, and in doubt a statement belongs
 //! on the primary. Text is bytes, in whatever encoding the client speaks.
 
+mod body;
+mod cache;
+mod classify;
+mod cursor;
+mod explain;
+mod functions;
+mod functions_table;
+mod hints;
+mod keywords;
+mod keywords_table;
+pub mod lexer;
+mod names;
+mod normalize;
+mod settings;
+mod transactions;
+
 use std::fmt;
+
+pub use cache::ClassCache;
+pub use classify::classify;
+pub use functions::{Functions, Volatility};
+pub use lexer::{Encoding, Lexing};
+pub use normalize::{fingerprint, normalize};
 
 /// Where a statement may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -159,6 +181,8 @@ effects! {
     /// Other state of one backend that nothing shows (setseed, dblink_connect, set_limit, pg_export_snapshot,
     /// replication origins …).
     BACKEND_STATE = 25;
+    /// Calls a function that is volatile or unknown and not PostgreSQL's own, or SQL in a string: may do any of these.
+    UNKNOWN_CALL = 26;
 }
 
 impl Effects {
@@ -210,6 +234,17 @@ pub enum Hint {
     Replica,
 }
 
+/// A consistency level in a hint: `/* pgha: eventual */`, alone or behind a target and a comma.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConsistencyHint {
+    /// Reads may go back in time.
+    Eventual,
+    /// Reads see what the session wrote.
+    Session,
+    /// Reads see what anyone wrote through this proxy.
+    Strong,
+}
+
 /// What a whole query string is: the strictest of its statements, and all that they do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
@@ -235,4 +270,11 @@ pub struct Verdict {
     pub channels: Box<[Box<[u8]>]>,
     /// The hint in front.
     pub hint: Option<Hint>,
+    /// The consistency that the hint asks for.
+    pub consistency: Option<ConsistencyHint>,
+    /// The name that a single PREPARE, EXECUTE, DEALLOCATE, DECLARE, FETCH, MOVE, CLOSE or UNLISTEN speaks of,
+    /// folded; `None` for ALL and `*`.
+    pub object: Option<Box<[u8]>>,
+    /// `EXPLAIN (ROUTE) statement`: the byte where the statement begins.
+    pub explain_route: Option<usize>,
 }

@@ -8,12 +8,17 @@
 
 pub mod build;
 pub mod frame;
+pub mod login;
+pub mod options;
 pub mod parts;
+mod refusal;
 pub mod sqlstate;
+pub mod startup;
 pub mod tags;
 
 pub use frame::{Frame, FrameError, Frames, HEADER_LEN};
 pub use parts::ErrorFields;
+pub use refusal::Refusal;
 pub use sqlstate::SqlState;
 
 /// The transaction status that ReadyForQuery carries.

@@ -1,0 +1,239 @@
+//! A session's settings as SQL, and what brings a backend in line with them.
+//!
+//! Kept is what differs from a fresh login of the same role and database, each as the statement that sets it. A backend
+//! remembers which [`Settings`] it was last brought in line with, so that equal ones cost a comparison of two numbers.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+
+/// Settings that differ from those of a fresh login. Compared by fingerprint first, in full when that agrees.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settings {
+    fingerprint: u64,
+    statements: BTreeMap<Box<str>, Box<[u8]>>,
+}
+
+impl Settings {
+    /// Settings of a startup packet: names and values as they came, not as SQL.
+    pub fn from_startup<'a>(parameters: impl IntoIterator<Item = (&'a str, &'a str)>) -> Arc<Self> {
+        let mut settings = Self::default();
+        for (name, value) in parameters {
+            let sql = format!("SELECT pg_catalog.set_config({}, {}, false)", literal(name), literal(value));
+            settings.statements.insert(name.to_ascii_lowercase().into(), sql.into_bytes().into());
+        }
+        settings.renew_fingerprint();
+        Arc::new(settings)
+    }
+
+    /// Whether nothing differs from a fresh login.
+    pub fn is_empty(&self) -> bool {
+        self.statements.is_empty()
+    }
+
+    /// Number of settings that differ.
+    pub fn len(&self) -> usize {
+        self.statements.len()
+    }
+
+    /// The statement that sets `name`, none when it is as after a fresh login.
+    pub fn statement(&self, name: &str) -> Option<&[u8]> {
+        self.statements.get(name).map(AsRef::as_ref)
+    }
+
+    /// Takes up `SET name TO value`, `value` as it was written.
+    pub fn set(&mut self, name: &str, value: &[u8]) {
+        let mut sql = Vec::with_capacity(name.len() + value.len() + 24);
+        match name {
+            "timezone" => sql.extend_from_slice(b"SET TIME ZONE "),
+            "role" => sql.extend_from_slice(b"SET ROLE "),
+            "session_authorization" => sql.extend_from_slice(b"SET SESSION AUTHORIZATION "),
+            _ => {
+                sql.extend_from_slice(b"SET ");
+                push_name(&mut sql, name);
+                sql.extend_from_slice(b" TO ");
+            }
+        }
+        sql.extend_from_slice(value);
+        // A new session authorization takes the role back (SET ROLE's page of the documentation).
+        if name == "session_authorization" {
+            self.statements.remove("role");
+        }
+        self.statements.insert(name.into(), sql.into());
+        self.renew_fingerprint();
+    }
+
+    /// Takes up `RESET name`: back to what the startup packet (`base`) said, or to the login's own.
+    pub fn reset(&mut self, name: &str, base: &Self) {
+        match base.statements.get(name) {
+            Some(statement) => self.statements.insert(name.into(), statement.clone()),
+            None => self.statements.remove(name),
+        };
+        if name == "session_authorization" {
+            self.statements.remove("role");
+        }
+        self.renew_fingerprint();
+    }
+
+    /// Takes up `RESET ALL`, which leaves role and session authorization alone.
+    pub fn reset_all(&mut self, base: &Self) {
+        let kept = ["role", "session_authorization"].map(|name| self.statements.remove_entry(name));
+        self.statements = base.statements.clone();
+        self.statements.extend(kept.into_iter().flatten());
+        self.renew_fingerprint();
+    }
+
+    /// A number for what decides how a statement's names are resolved: search path and role.
+    pub fn naming(&self) -> u64 {
+        let mut hasher = FixedState::default().build_hasher();
+        for name in ["search_path", "role", "session_authorization"] {
+            if let Some(statement) = self.statements.get(name) {
+                hasher.write(name.as_bytes());
+                hasher.write(statement);
+            }
+        }
+        hasher.finish()
+    }
+
+    /// Whether two are the same, at the price of one comparison when they are not or are one object.
+    pub fn same(self: &Arc<Self>, other: &Arc<Self>) -> bool {
+        Arc::ptr_eq(self, other)
+            || (self.fingerprint == other.fingerprint && self.statements == other.statements)
+    }
+
+    /// Appends SQL that brings a backend from `self` to `wanted`; nothing if they agree.
+    pub fn sql_towards(&self, wanted: &Self, out: &mut Vec<u8>) {
+        let identity = ["session_authorization", "role"];
+        if identity.iter().any(|name| self.statements.get(*name) != wanted.statements.get(*name)) {
+            // Settings are changed as the login role, so that what it may set doesn't depend on who came before.
+            out.extend_from_slice(b"RESET ROLE;RESET SESSION AUTHORIZATION;");
+        }
+        let changed_identity = !out.is_empty();
+        for name in self.statements.keys() {
+            if !identity.contains(&&**name) && !wanted.statements.contains_key(name) {
+                out.extend_from_slice(b"RESET ");
+                push_name(out, name);
+                out.push(b';');
+            }
+        }
+        for (name, statement) in &wanted.statements {
+            if !identity.contains(&&**name) && self.statements.get(name) != Some(statement) {
+                out.extend_from_slice(statement);
+                out.push(b';');
+            }
+        }
+        if changed_identity {
+            for name in identity {
+                if let Some(statement) = wanted.statements.get(name) {
+                    out.extend_from_slice(statement);
+                    out.push(b';');
+                }
+            }
+        }
+    }
+
+    fn renew_fingerprint(&mut self) {
+        let mut hasher = FixedState::default().build_hasher();
+        for (name, statement) in &self.statements {
+            hasher.write(name.as_bytes());
+            hasher.write(statement);
+        }
+        self.fingerprint = if self.statements.is_empty() { 0 } else { hasher.finish() };
+    }
+}
+
+/// `text` as a string literal that reads the same under either setting of `standard_conforming_strings`.
+pub fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if quoted.contains('\\') {
+        format!(" E'{}'", quoted.replace('\\', "\\\\"))
+    } else {
+        format!("'{quoted}'")
+    }
+}
+
+fn push_name(out: &mut Vec<u8>, name: &str) {
+    let plain = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
+    for (i, part) in name.split('.').enumerate() {
+        if i > 0 {
+            out.push(b'.');
+        }
+        if plain(part) {
+            out.extend_from_slice(part.as_bytes());
+        } else {
+            out.push(b'"');
+            out.extend_from_slice(part.replace('"', "\"\"").as_bytes());
+            out.push(b'"');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn towards(from: &Settings, to: &Settings) -> String {
+        let mut out = Vec::new();
+        from.sql_towards(to, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn brings_a_backend_in_line_with_the_difference_alone() {
+        let mut a = Settings::default();
+        a.set("work_mem", b"'64MB'");
+        a.set("search_path", b"a, b");
+        let mut b = a.clone();
+        b.reset("work_mem", &Settings::default());
+        b.set("timezone", b"INTERVAL '+02:00' HOUR TO MINUTE");
+        assert_eq!(towards(&a, &b), "RESET work_mem;SET TIME ZONE INTERVAL '+02:00' HOUR TO MINUTE;");
+        assert_eq!(towards(&a, &a), "");
+    }
+
+    #[test]
+    fn a_changed_role_is_set_last_and_from_the_login_role() {
+        let mut a = Settings::default();
+        a.set("role", b"x");
+        a.set("work_mem", b"1");
+        let mut b = Settings::default();
+        b.set("session_authorization", b"y");
+        b.set("role", b"z");
+        assert_eq!(
+            towards(&a, &b),
+            "RESET ROLE;RESET SESSION AUTHORIZATION;RESET work_mem;SET SESSION AUTHORIZATION y;SET ROLE z;"
+        );
+    }
+
+    #[test]
+    fn startup_values_are_what_reset_goes_back_to() {
+        let base = Settings::from_startup([("search_path", "it's"), ("application_name", "a\\b")]);
+        let mut settings = Settings::clone(&base);
+        settings.set("search_path", b"other");
+        assert!(!Arc::new(settings.clone()).same(&base));
+        settings.reset("search_path", &base);
+        assert!(Arc::new(settings.clone()).same(&base));
+        assert_eq!(
+            settings.statement("search_path"),
+            Some(&b"SELECT pg_catalog.set_config('search_path', 'it''s', false)"[..])
+        );
+        assert_eq!(
+            settings.statement("application_name"),
+            Some(&b"SELECT pg_catalog.set_config('application_name',  E'a\\\\b', false)"[..])
+        );
+        settings.set("work_mem", b"1");
+        settings.reset_all(&base);
+        assert_eq!(&settings, &*base);
+    }
+
+    #[test]
+    fn odd_names_are_quoted() {
+        let mut settings = Settings::default();
+        settings.set("my.Odd\"name", b"1");
+        assert_eq!(settings.statement("my.Odd\"name"), Some(&b"SET my.\"Odd\"\"name\" TO 1"[..]));
+    }
+}

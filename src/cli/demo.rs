@@ -1,0 +1,114 @@
+//! `demo`: a local cluster and the proxy before it, until Ctrl-C.
+
+use std::fmt::Write;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{logging, print};
+use crate::cluster::{Cluster, Options, Server, Status, default_dir};
+use crate::config::Config;
+use crate::run::Proxy;
+
+/// `demo`'s arguments.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The proxy's port on the loopback
+    #[arg(long, default_value_t = 6432)]
+    port: u16,
+    /// The port of its HTTP side
+    #[arg(long, default_value_t = 9187)]
+    admin_port: u16,
+    /// Number of members
+    #[arg(long, default_value_t = 3)]
+    members: usize,
+}
+
+/// Starts the cluster, then the proxy in this process, prints the psql line and waits for SIGINT or SIGTERM. The
+/// cluster takes `pg-ha-proxy cluster status|kill|switchover|…` meanwhile.
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    tokio::runtime::Runtime::new()?.block_on(demonstrate(arguments))
+}
+
+async fn demonstrate(arguments: &Arguments) -> anyhow::Result<()> {
+    let mut stop = std::pin::pin!(stop_signal()?);
+    print(format!("starting a cluster of {} members …\n", arguments.members))?;
+    let options = Options { members: arguments.members, dir: Some(default_dir()), ..Options::default() };
+    let cluster = tokio::select! {
+        cluster = Cluster::up(options) => cluster?,
+        () = &mut stop => bail!("interrupted"),
+    };
+    let server = Server::listen(&cluster)?;
+    let status = cluster.status().await;
+    let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let text = proxy_toml(&status, loopback(arguments.port), loopback(arguments.admin_port));
+    let path = cluster.dir().join("proxy.toml");
+    std::fs::write(&path, &text).with_context(|| path.display().to_string())?;
+    let proxy = start(&text, &path)?;
+    print(greeting(&status, arguments, &path))?;
+    let served = server.serve(cluster, stop).await;
+    // Whatever became of the cluster: sessions are told before the process goes.
+    tokio::task::spawn_blocking(move || proxy.stop()).await??;
+    Ok(served?)
+}
+
+fn start(text: &str, path: &Path) -> anyhow::Result<Proxy> {
+    let config = Config::parse(text, path)?;
+    let set_level = logging::start(&config.log)?;
+    Proxy::start(config, path, set_level)
+}
+
+/// A proxy.toml for a local cluster: its etcd, its CA, the client certificates of the proxy's two roles.
+pub fn proxy_toml(status: &Status, listen: SocketAddr, admin: SocketAddr) -> String {
+    let quoted = |path: &Path| toml::Value::from(path.display().to_string()).to_string();
+    let endpoints = toml::Value::from(status.etcd.endpoints.clone());
+    let mut text = format!(
+        "[listen]\naddress = \"{listen}\"\n\n[tls]\nserver_mode = \"verify-full\"\nserver_ca = {ca}\n\n\
+         [topology]\netcd_endpoints = {endpoints}\nnamespace = \"{namespace}\"\nscope = \"{scope}\"\n\n\
+         [admin]\naddress = \"{admin}\"\n\n[log]\nlevel = \"warn\"\n\n[auth]\n",
+        ca = quoted(&status.ca),
+        namespace = status.namespace,
+        scope = status.scope,
+    );
+    for (key, role) in [("lookup", "pgha_lookup"), ("monitor", "pgha_monitor")] {
+        if let Some((certificate, private)) = status.client_certificates.get(role) {
+            // Writing to a String can't fail.
+            let _infallible = writeln!(
+                text,
+                "{key}_certificate = {}\n{key}_key = {}",
+                quoted(certificate),
+                quoted(private)
+            );
+        }
+    }
+    text
+}
+
+fn greeting(status: &Status, arguments: &Arguments, path: &Path) -> String {
+    let Arguments { port, admin_port, .. } = arguments;
+    let (app, password, bin) = (&status.app, status.app_password.reveal(), status.postgres_bin.display());
+    format!(
+        "\nThe proxy takes connections:\n\n    PGPASSWORD={password} {bin}/psql -h 127.0.0.1 -p {port} -U {app} {app}\n\n\
+         page for people   http://127.0.0.1:{admin_port}/\nconfiguration     {}\n\
+         break something   pg-ha-proxy cluster kill {}, pg-ha-proxy cluster switchover\n\nCtrl-C ends all of it.\n",
+        path.display(),
+        status.leader.as_deref().unwrap_or("pg-node-1"),
+    )
+}
+
+/// Ready at the first SIGINT, SIGTERM or SIGHUP.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hang_up.recv() => {}
+        }
+    })
+}

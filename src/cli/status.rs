@@ -1,0 +1,109 @@
+//! `status`: what a running proxy sees, asked from its HTTP side.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use super::table::table;
+use super::{http, print, runtime};
+use crate::config::Config;
+
+/// Between two looks of `--watch`.
+const EVERY: Duration = Duration::from_secs(1);
+/// Moves the cursor home and clears what is below (ECMA-48, CUP and ED).
+const CLEAR: &str = "\x1b[H\x1b[J";
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The configuration of the running proxy [default: proxy.toml if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address of its HTTP side, instead of the configuration's
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "config")]
+    address: Option<SocketAddr>,
+    /// As JSON, one object a line
+    #[arg(long)]
+    json: bool,
+    /// Again every second, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let address = address(arguments)?;
+    runtime()?.block_on(async {
+        loop {
+            let status = ask(address).await;
+            if !arguments.watch {
+                return print(shown(&status?, arguments.json));
+            }
+            let clear = if arguments.json { "" } else { CLEAR };
+            match status {
+                Ok(status) => print(format!("{clear}{}", shown(&status, arguments.json)))?,
+                Err(why) if arguments.json => print(format!("{}\n", json!({ "error": format!("{why:#}") })))?,
+                Err(why) => print(format!("{clear}{why:#}\n"))?,
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+    })
+}
+
+/// The address as given, as configured, or the default.
+fn address(arguments: &Arguments) -> anyhow::Result<SocketAddr> {
+    if let Some(address) = arguments.address {
+        return Ok(address);
+    }
+    let default = Path::new("proxy.toml");
+    let config = match &arguments.config {
+        Some(path) => Config::load(path)?,
+        None if default.exists() => Config::load(default)?,
+        None => Config::parse("", default)?,
+    };
+    let mut address = config.admin.address.context("admin.address is empty: the proxy has no HTTP side")?;
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    Ok(address)
+}
+
+async fn ask(address: SocketAddr) -> anyhow::Result<Value> {
+    let mut status = Map::new();
+    for part in ["topology", "pools", "sessions", "failovers"] {
+        status.insert(part.to_owned(), http::json(address, &format!("/{part}")).await?);
+    }
+    Ok(Value::Object(status))
+}
+
+fn shown(status: &Value, as_json: bool) -> String {
+    if as_json {
+        return format!("{status}\n");
+    }
+    let mut text = rule(&status["topology"]);
+    for (title, rows) in [
+        ("Members", &status["topology"]["members"]),
+        ("Pools", &status["pools"]),
+        ("Sessions", &status["sessions"]),
+        ("Failovers", &status["failovers"]),
+    ] {
+        let rows = table(rows);
+        let rows = if rows.is_empty() { "none\n" } else { &rows };
+        text += &["\n", title, "\n", rows].concat();
+    }
+    text
+}
+
+fn rule(topology: &Value) -> String {
+    let word = |value: &Value| value.as_str().unwrap_or("?").replace('_', " ");
+    let rule = &topology["rule"];
+    let state = match rule["state"].as_str() {
+        Some("serving") => format!("{} is primary", rule["primary"].as_str().unwrap_or("?")),
+        _ => format!("no primary: {}", word(&rule["reason"])),
+    };
+    format!("{state}, epoch {}\n", topology["epoch"])
+}

@@ -1,0 +1,86 @@
+//! `[pool]` and `[failover]`: backends, and waiting for one.
+
+use std::time::Duration;
+
+use super::Error;
+use super::section::Section;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// `pool.mode`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PoolMode {
+    /// A backend for the length of a transaction.
+    Transaction,
+    /// One primary connection for the session's life.
+    Session,
+}
+
+/// `[pool]`
+#[derive(Debug, Clone)]
+pub struct Pool {
+    /// `mode`; default `transaction`.
+    pub mode: PoolMode,
+    /// `size`: backends for one member, user and database; default 20.
+    pub size: usize,
+    /// `member_size`: backends for one member in all; default 100.
+    pub member_size: usize,
+    /// `wait`: how long a statement waits for a backend; default 10 s.
+    pub wait: Duration,
+    /// `max_waiting`: sessions that wait for one member, user and database; default 1000.
+    pub max_waiting: usize,
+    /// `connect_timeout` to a member, login included; default 5 s.
+    pub connect_timeout: Duration,
+    /// `idle_timeout`: an idle backend is closed after it; default 10 min.
+    pub idle_timeout: Duration,
+    /// `lifetime`: a backend older than this is closed when it comes back; default 1 h.
+    pub lifetime: Duration,
+}
+
+/// `[failover]`
+#[derive(Debug, Clone)]
+pub struct Failover {
+    /// `hold`: how long a statement waits for a primary; default (none) Patroni's ttl + loop_wait + 5 s.
+    pub hold: Option<Duration>,
+    /// `max_waiting`: sessions that may wait for a primary; default 10,000.
+    pub max_waiting: usize,
+    /// `max_waiting_bytes`: bytes of their statements; default 64 MiB.
+    pub max_waiting_bytes: usize,
+    /// `drain`: how long open transactions may run on at a switchover; default 5 s.
+    pub drain: Duration,
+}
+
+impl Pool {
+    pub(super) fn read(section: &mut Section<'_>) -> Result<Self, Error> {
+        let modes = [("transaction", PoolMode::Transaction), ("session", PoolMode::Session)];
+        let mode = section.choice("mode", "transaction", &modes)?;
+        let size = section.number("size", 20, 1..=10_000)?;
+        let member_size = section.number("member_size", 100, 1..=100_000)?;
+        if size > member_size {
+            return Err(section.error("size", format!("more than pool.member_size, {member_size}")));
+        }
+        Ok(Self {
+            mode,
+            size,
+            member_size,
+            wait: section.duration("wait", 10 * SECOND, Duration::ZERO..=HOUR)?,
+            max_waiting: section.number("max_waiting", 1000, 0..=1_000_000)?,
+            connect_timeout: section.duration("connect_timeout", 5 * SECOND, 50 * MILLISECOND..=HOUR)?,
+            idle_timeout: section.duration("idle_timeout", HOUR / 6, SECOND..=24 * HOUR)?,
+            lifetime: section.duration("lifetime", HOUR, SECOND..=30 * 24 * HOUR)?,
+        })
+    }
+}
+
+impl Failover {
+    pub(super) fn read(section: &mut Section<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            hold: section.optional_duration("hold", "ttl + loop_wait + 5s", Duration::ZERO..=HOUR)?,
+            max_waiting: section.number("max_waiting", 10_000, 0..=1_000_000)?,
+            max_waiting_bytes: section.size("max_waiting_bytes", 64 << 20, 0..=64 << 30)?,
+            drain: section.duration("drain", 5 * SECOND, Duration::ZERO..=HOUR)?,
+        })
+    }
+}

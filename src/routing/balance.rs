@@ -1,0 +1,34 @@
+//! Whose turn it is among the eligible replicas.
+
+use std::cell::Cell;
+
+use crate::topology::{Member, MemberId};
+
+/// One worker's place in the round; reads and vector searches have one each, so that neither unbalances the other.
+#[derive(Debug, Default)]
+pub struct Turn {
+    last: Cell<u64>,
+}
+
+impl Turn {
+    /// The next eligible member in turn, weights counting as so many places in the round.
+    pub fn next(&self, members: &[Member], eligible: impl Fn(&Member) -> bool) -> Option<MemberId> {
+        let places: u64 = members.iter().filter(|m| eligible(m)).map(|m| u64::from(m.weight)).sum();
+        if places == 0 {
+            return None;
+        }
+        let turn = self.last.get().wrapping_add(1);
+        self.last.set(turn);
+        let mut place = turn % places;
+        members
+            .iter()
+            .filter(|m| eligible(m))
+            .find(|m| {
+                let weight = u64::from(m.weight);
+                let mine = place < weight;
+                place = place.wrapping_sub(weight);
+                mine
+            })
+            .map(|m| m.id)
+    }
+}

@@ -1,0 +1,90 @@
+//! Tables of what goes where.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::topology::{Epoch, Lsn, Reading, Rule};
+
+fn member(id: u16, serves_reads: bool, weight: u32) -> Member {
+    Member {
+        id: MemberId(id),
+        name: format!("m{id}").into(),
+        host: "127.0.0.1".into(),
+        port: 5432,
+        role: "replica".into(),
+        serves_reads,
+        why_not: None,
+        weight,
+        lag_bytes: None,
+        lag: None,
+        timeline: None,
+        generation: 0,
+    }
+}
+
+fn topology(members: Vec<Member>) -> Topology {
+    Topology {
+        version: 1,
+        epoch: Epoch(1),
+        rule: Rule::Serving(MemberId(0)),
+        members: Arc::from(members),
+        hold: Duration::from_secs(45),
+        insert_lsn: false,
+    }
+}
+
+const READ: Ask = Ask { class: Class::Read, transaction_read_only: None, hint: None, split: true };
+
+#[test]
+fn reads_alternate_and_writes_stay() {
+    let topology = topology(vec![member(0, false, 1), member(1, true, 1), member(2, true, 1)]);
+    let turn = Turn::default();
+    let targets: Vec<_> = (0..4).map(|_| decide(&topology, &READ, &turn, |_| true)).collect();
+    assert_eq!(targets[0], targets[2]);
+    assert_eq!(targets[1], targets[3]);
+    assert_ne!(targets[0], targets[1]);
+    for (ask, reason) in [
+        (Ask { class: Class::Write, ..READ }, Reason::Write),
+        (Ask { class: Class::Write, hint: Some(Hint::Replica), ..READ }, Reason::Write),
+        (Ask { transaction_read_only: Some(false), ..READ }, Reason::Transaction),
+        (Ask { hint: Some(Hint::Primary), ..READ }, Reason::Hint),
+        (Ask { split: false, ..READ }, Reason::NotSplit),
+    ] {
+        assert_eq!(decide(&topology, &ask, &turn, |_| true), Target::Primary(reason), "{ask:?}");
+    }
+    assert_eq!(decide(&topology, &READ, &turn, |_| false), Target::Primary(Reason::Fence));
+}
+
+#[test]
+fn weights_are_places_in_the_round() {
+    let topology = topology(vec![member(1, true, 3), member(2, true, 1), member(3, true, 0)]);
+    let turn = Turn::default();
+    let hits = (0..400).filter(|_| decide(&topology, &READ, &turn, |_| true) == Target::Replica(MemberId(1)));
+    assert_eq!(hits.count(), 300);
+}
+
+#[test]
+fn without_replicas_the_primary_serves_reads() {
+    let topology = topology(vec![member(0, false, 1)]);
+    assert_eq!(decide(&topology, &READ, &Turn::default(), |_| true), Target::Primary(Reason::NoReplica));
+}
+
+#[test]
+fn a_fence_needs_a_reading_begun_after_the_write() {
+    let reading = |begun, lsn, epoch| Some(Reading { begun, lsn: Lsn(lsn), insert: Lsn(lsn), epoch: Epoch(epoch) });
+    let mut fence = Fence::default();
+    assert!(fence.resolve(None, Epoch(1)) && fence.is_reached(Lsn(0)));
+    fence.wrote(100);
+    assert!(!fence.resolve(reading(100, 7, 1), Epoch(1)));
+    assert!(!fence.is_reached(Lsn(u64::MAX)));
+    assert!(!fence.resolve(reading(101, 7, 2), Epoch(1)), "a reading of another epoch");
+    assert!(fence.resolve(reading(101, 7, 1), Epoch(1)));
+    assert!(!fence.is_reached(Lsn(6)) && fence.is_reached(Lsn(7)));
+    assert!(
+        fence.resolve(reading(900, 9, 1), Epoch(1)) && fence.is_reached(Lsn(7)),
+        "it does not move by itself"
+    );
+    assert!(!fence.resolve(reading(900, 9, 1), Epoch(2)), "a failover sets it anew");
+    assert!(fence.resolve(reading(950, 3, 2), Epoch(2)) && fence.is_reached(Lsn(3)));
+}

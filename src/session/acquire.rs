@@ -1,0 +1,369 @@
+//! Getting a backend for a batch: the target, the wait for a primary, the wait for a backend.
+//!
+//! While it waits, a session still hears its client go, a cancel, and the end of the proxy. Nothing of the batch has been sent
+//! yet, so that waiting is always safe.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use super::batch::Summary;
+use super::handle::{Held, Order};
+use super::relay::Rerun;
+use super::state::Tx;
+use super::{Ended, LOOK_AHEAD, Lease, Session};
+use crate::backend::Backend;
+use crate::config::Reads;
+use crate::pool::{AcquireError, Pool};
+use crate::routing::{self, Ask, Target};
+use crate::sql::{Class, Hint};
+use crate::topology::{Member, MemberId, Topology};
+use crate::wire::{SqlState, TxStatus};
+
+/// How often an attempt may be repeated without a wait for the topology in between.
+const QUICK_TRIES: u32 = 8;
+
+/// The attempts at one batch: since when, and what was found out.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    since: Option<Instant>,
+    class: Class,
+    hint: Option<Hint>,
+    begins: Option<bool>,
+    /// Members that failed it, by number.
+    avoid: u64,
+    tries: u32,
+    /// A replica refused it: it goes to the primary.
+    writes: bool,
+}
+
+impl Attempt {
+    pub(super) fn new(summary: &Summary) -> Self {
+        Self {
+            since: None,
+            class: summary.class,
+            hint: summary.hint,
+            begins: summary.begins.map(|modes| modes.read_only == Some(true) && !modes.serializable),
+            avoid: 0,
+            tries: 0,
+            writes: false,
+        }
+    }
+
+    /// The backend was lost before anything that counts had come of it.
+    pub(super) fn lost(&mut self) {
+        self.tries += 1;
+    }
+
+    fn began(&mut self) -> Instant {
+        *self.since.get_or_insert_with(Instant::now)
+    }
+}
+
+/// What the client is told when its batch can't be run at all.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// An error of the proxy's own.
+    Own(SqlState, String),
+    /// The server's error: the body of its ErrorResponse.
+    Server(std::sync::Arc<[u8]>),
+}
+
+/// What a wait brought.
+enum Woken {
+    Backend(Result<Backend, AcquireError>),
+    Topology,
+    Cancelled,
+}
+
+impl Session {
+    /// Takes a backend for the batch, if none is held. The inner error is for the client, and the session goes on.
+    pub(super) async fn acquire(
+        &mut self,
+        attempt: &mut Attempt,
+        bytes: usize,
+    ) -> Result<Result<(), Failure>, Ended> {
+        if self.lease.is_some() {
+            return Ok(Ok(()));
+        }
+        loop {
+            let topology = self.worker.topology();
+            let target = self.target(attempt, &topology);
+            let member = match target {
+                Target::Replica(id) => topology.member(id),
+                Target::Primary(_) => match topology.primary() {
+                    Some(primary) if attempt.tries < QUICK_TRIES => Some(primary),
+                    // Any member that answers can take a setting while there is no primary.
+                    None if attempt.class == Class::Session && matches!(self.tx, Tx::Idle) => {
+                        topology.members.iter().find(|member| member.serves_reads)
+                    }
+                    _ => None,
+                },
+            };
+            let Some(member) = member else {
+                match self.hold(attempt, &topology, bytes).await? {
+                    Ok(()) => continue,
+                    Err(failure) => return Ok(Err(failure)),
+                }
+            };
+            let primary = topology.primary().is_some_and(|primary| primary.id == member.id);
+            let pool = self.worker.pool(&self.pools, member);
+            if let Some(backend) = pool.take() {
+                self.lease(pool, backend, primary);
+                return Ok(Ok(()));
+            }
+            match self.wait_for_backend(&pool, primary, attempt).await? {
+                Ok(Some(backend)) => {
+                    self.lease(pool, backend, primary);
+                    return Ok(Ok(()));
+                }
+                Ok(None) => self.pause(attempt, member, primary).await?,
+                Err(failure) => return Ok(Err(failure)),
+            }
+        }
+    }
+
+    /// A batch is to be run again: what its first run showed.
+    pub(super) fn before_rerun(&mut self, why: Rerun, attempt: &mut Attempt) {
+        let member = self.lease.as_ref().map(|lease| lease.backend.member);
+        match why {
+            Rerun::Writes => attempt.writes = true,
+            Rerun::RecoveryConflict => attempt.avoid |= member.map_or(0, bit),
+            Rerun::NotPrimary => attempt.tries += 1,
+        }
+        self.worker.metrics.reroute(why.label());
+        self.answer.clear();
+        self.skipping = false;
+        self.open_batch = false;
+        self.release_if_free();
+    }
+
+    fn target(&mut self, attempt: &Attempt, topology: &Topology) -> Target {
+        let transaction_read_only = match &self.tx {
+            Tx::Deferred { modes, .. } => {
+                Some(!modes.serializable && modes.read_only.unwrap_or_else(|| self.default_read_only()))
+            }
+            _ => attempt.begins,
+        };
+        let shared = &self.worker.shared;
+        let ask = Ask {
+            class: if attempt.writes { Class::Write } else { attempt.class },
+            transaction_read_only,
+            hint: attempt.hint,
+            split: shared.config.routing.reads == Reads::Replicas,
+        };
+        let turn =
+            if attempt.class == Class::VectorRead { &self.worker.searches } else { &self.worker.reads };
+        let known = self.fence.resolve(shared.positions.reading(), topology.epoch);
+        let fence = self.fence;
+        let replayed = |id: MemberId| {
+            attempt.avoid & bit(id.0) == 0
+                && (fence == routing::Fence::None
+                    || (known && fence.is_reached(shared.positions.replayed_in(id, topology.epoch))))
+        };
+        let target = routing::decide(topology, &ask, turn, replayed);
+        if target == Target::Primary(routing::Reason::Fence) {
+            shared.positions.want(shared.positions.nanos(Instant::now()));
+        }
+        target
+    }
+
+    /// `default_transaction_read_only` as the session set it.
+    fn default_read_only(&self) -> bool {
+        self.settings.statement("default_transaction_read_only").is_some_and(|sql| {
+            let sql = sql.to_ascii_lowercase();
+            [&b"on"[..], b"true", b"yes", b"1"].iter().any(|word| {
+                sql.strip_prefix(b"set default_transaction_read_only to ")
+                    .is_some_and(|value| value.trim_ascii() == *word || value.trim_ascii() == quoted(word))
+            })
+        })
+    }
+
+    fn lease(&mut self, pool: Rc<Pool>, backend: Backend, primary: bool) {
+        self.handle.hold(Some(Held { member: backend.member, generation: backend.generation }));
+        self.lease = Some(Lease { backend, pool, status: TxStatus::Idle, primary, cancelled: false });
+    }
+
+    /// Waits for another topology, up to the time that a statement may wait for a primary.
+    async fn hold(
+        &mut self,
+        attempt: &mut Attempt,
+        topology: &Topology,
+        bytes: usize,
+    ) -> Result<Result<(), Failure>, Ended> {
+        let shared = std::sync::Arc::clone(&self.worker.shared);
+        let limits = &shared.config.failover;
+        let _place = Holding::enter(&shared, bytes);
+        if shared.holding.load(Relaxed) > limits.max_waiting
+            || shared.holding_bytes.load(Relaxed) > limits.max_waiting_bytes
+        {
+            let message = "too many sessions wait for a primary";
+            return Ok(Err(Failure::Own(SqlState::TOO_MANY_CONNECTIONS, message.into())));
+        }
+        let (began, waited) = (attempt.began(), Instant::now());
+        self.worker.metrics.failover_wait_began();
+        let deadline = began + limits.hold.unwrap_or(topology.hold);
+        self.handle.want_topology();
+        let woken = if self.worker.is_outdated() {
+            Ok(Ok(Woken::Topology))
+        } else {
+            let wait = poll_fn(|cx| self.poll_wait(cx, false));
+            tokio::time::timeout_at(deadline.into(), wait).await
+        };
+        self.worker.metrics.failover_wait_ended(waited.elapsed());
+        attempt.tries = 0;
+        match woken {
+            Ok(woken) => Ok(match woken? {
+                Woken::Cancelled => Err(cancelled()),
+                Woken::Backend(_) | Woken::Topology => Ok(()),
+            }),
+            Err(_elapsed) => {
+                let waited = began.elapsed().as_secs();
+                let message = format!("there has been no primary for {waited} s; try again later");
+                Ok(Err(Failure::Own(SqlState::CANNOT_CONNECT_NOW, message)))
+            }
+        }
+    }
+
+    /// Waits in a pool's queue; none when the member can't be used and another may.
+    async fn wait_for_backend(
+        &mut self,
+        pool: &Rc<Pool>,
+        primary: bool,
+        attempt: &mut Attempt,
+    ) -> Result<Result<Option<Backend>, Failure>, Ended> {
+        let began = Instant::now();
+        if let Err(error) = pool.wait(&self.waiter, began) {
+            return Ok(Err(Failure::Own(SqlState::TOO_MANY_CONNECTIONS, error.to_string())));
+        }
+        self.worker.metrics.pool_wait_began();
+        self.worker.open_more(&self.pools, pool);
+        let woken = loop {
+            self.handle.want_topology();
+            let woken = poll_fn(|cx| self.poll_wait(cx, true)).await;
+            // A topology in which this member is what it was is no reason to lose one's place in the queue.
+            if !(matches!(woken, Ok(Woken::Topology)) && self.still_good(pool, primary)) {
+                break woken;
+            }
+        };
+        pool.forget(&self.waiter);
+        let given = match woken {
+            Ok(Woken::Backend(given)) => given,
+            Ok(Woken::Topology) => self.waiter.try_take().unwrap_or(Err(AcquireError::Moved)),
+            Ok(Woken::Cancelled) => {
+                self.give_back_unused(pool);
+                return Ok(Err(cancelled()));
+            }
+            Err(ended) => {
+                self.give_back_unused(pool);
+                return Err(ended);
+            }
+        };
+        self.worker.metrics.pool_wait_ended(began.elapsed());
+        Ok(match given {
+            Ok(backend) => Ok(Some(backend)),
+            Err(AcquireError::Moved) => Ok(None),
+            Err(AcquireError::Unreachable(_)) => {
+                attempt.avoid |= bit(pool.member());
+                attempt.tries += 1;
+                Ok(None)
+            }
+            Err(AcquireError::Refused(body)) => Err(Failure::Server(body)),
+            Err(AcquireError::Login(why)) => {
+                Err(Failure::Own(SqlState::UNABLE_TO_CONNECT, format!("the proxy could not log in: {why}")))
+            }
+            Err(error @ (AcquireError::Timeout | AcquireError::TooManyWaiting)) => {
+                Err(Failure::Own(SqlState::TOO_MANY_CONNECTIONS, error.to_string()))
+            }
+        })
+    }
+
+    /// Whether a pool's member is still what the batch was sent to it for.
+    fn still_good(&self, pool: &Pool, primary: bool) -> bool {
+        let topology = self.worker.topology();
+        let known = topology.members.iter().find(|member| member.id.0 == pool.member());
+        known.is_some_and(|member| member.generation == pool.generation() && (primary || member.serves_reads))
+            && (!primary || topology.primary().is_some_and(|now| now.id.0 == pool.member()))
+    }
+
+    /// A backend that was given while the session stopped waiting goes to the next.
+    fn give_back_unused(&mut self, pool: &Rc<Pool>) {
+        if let Some(Ok(backend)) = self.waiter.try_take() {
+            self.worker.release(&self.pools, pool, backend);
+        }
+    }
+
+    /// A member that can't be reached: a moment for the control path to see it too, then the next try.
+    async fn pause(&mut self, attempt: &mut Attempt, member: &Member, primary: bool) -> Result<(), Ended> {
+        if attempt.avoid & bit(member.id.0) == 0 || !primary {
+            return Ok(());
+        }
+        attempt.avoid &= !bit(member.id.0);
+        self.handle.want_topology();
+        let wait = poll_fn(|cx| self.poll_wait(cx, false));
+        match tokio::time::timeout(std::time::Duration::from_millis(20), wait).await {
+            Ok(woken) => woken.map(|_| ()),
+            Err(_elapsed) => Ok(()),
+        }
+    }
+
+    fn poll_wait(&mut self, cx: &mut Context<'_>, for_backend: bool) -> Poll<Result<Woken, Ended>> {
+        if for_backend && let Poll::Ready(given) = self.waiter.poll(cx) {
+            return Poll::Ready(Ok(Woken::Backend(given)));
+        }
+        if self.handle.take_cancel() {
+            return Poll::Ready(Ok(Woken::Cancelled));
+        }
+        if self.handle.order() == Order::Kill {
+            self.fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command");
+            return Poll::Ready(Err(Ended::Fatal));
+        }
+        if self.handle.topology_moved() {
+            return Poll::Ready(Ok(Woken::Topology));
+        }
+        self.handle.watch(cx);
+        while self.inbox.len() < LOOK_AHEAD {
+            match self.poll_read_client(cx) {
+                Poll::Ready(true) => {}
+                Poll::Ready(false) => return Poll::Ready(Err(Ended::Client)),
+                Poll::Pending => break,
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// A session's place among those that wait for a primary.
+struct Holding<'a> {
+    shared: &'a super::Shared,
+    bytes: usize,
+}
+
+impl<'a> Holding<'a> {
+    fn enter(shared: &'a super::Shared, bytes: usize) -> Self {
+        shared.holding.fetch_add(1, Relaxed);
+        shared.holding_bytes.fetch_add(bytes, Relaxed);
+        Self { shared, bytes }
+    }
+}
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        self.shared.holding.fetch_sub(1, Relaxed);
+        self.shared.holding_bytes.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+fn bit(member: u16) -> u64 {
+    1 << (member % 64)
+}
+
+fn quoted(word: &[u8]) -> Vec<u8> {
+    [b"'", word, b"'"].concat()
+}
+
+fn cancelled() -> Failure {
+    Failure::Own(SqlState::QUERY_CANCELED, "canceling statement due to user request".into())
+}

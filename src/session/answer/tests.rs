@@ -1,0 +1,168 @@
+//! Tables of what comes back and what the client gets of it.
+
+use super::*;
+use crate::wire::build;
+
+/// Feeds `bytes` in pieces of `piece`, gives what is passed on and the events' names.
+fn feed(answer: &mut Answer, bytes: &[u8], piece: usize) -> (Vec<u8>, Vec<String>) {
+    let (mut passed, mut events, mut held) = (Vec::new(), Vec::new(), Vec::new());
+    for chunk in bytes.chunks(piece) {
+        held.extend_from_slice(chunk);
+        let mut at = 0;
+        loop {
+            match answer.step(&held[at..]).unwrap() {
+                Step::Pass(n) => {
+                    passed.extend_from_slice(&held[at..at + n]);
+                    at += n;
+                }
+                Step::Skip(n) => at += n,
+                Step::Event(event, n) => {
+                    events.push(match event {
+                        Event::Error { fields, hidden, .. } => {
+                            format!("error {} {hidden}", fields.state().as_str())
+                        }
+                        Event::Complete { tag, hidden, .. } => {
+                            format!("complete {} {hidden}", String::from_utf8_lossy(tag))
+                        }
+                        Event::Ready { status, owed } => format!("ready {status:?} {}", owed.hidden),
+                        Event::Parameter { .. } => "parameter".into(),
+                        Event::CopyIn => "copy in".into(),
+                        Event::CopyBoth => "copy both".into(),
+                        Event::Parsed => "parsed".into(),
+                    });
+                    at += n;
+                }
+                Step::More => break,
+            }
+        }
+        held.drain(..at);
+    }
+    assert!(held.is_empty());
+    (passed, events)
+}
+
+fn answer(kinds: &[(Kind, bool)]) -> Answer {
+    let mut answer = Answer::default();
+    for (kind, hidden) in kinds {
+        answer.expect(if *hidden { Owed::hidden(*kind) } else { Owed::new(*kind) });
+    }
+    answer
+}
+
+fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    build::frame(&mut out, tag, |out| out.extend_from_slice(body));
+    out
+}
+
+fn ready() -> Vec<u8> {
+    let mut out = Vec::new();
+    build::ready_for_query(&mut out, TxStatus::Idle);
+    out
+}
+
+#[test]
+fn rows_are_passed_on_in_pieces_of_any_size() {
+    let rows = [
+        message(tag::ROW_DESCRIPTION, b"cols"),
+        message(tag::DATA_ROW, &[7; 300]),
+        message(tag::DATA_ROW, b"x"),
+    ]
+    .concat();
+    let bytes = [rows.clone(), message(tag::COMMAND_COMPLETE, b"SELECT 2\0"), ready()].concat();
+    for piece in [1, 2, 7, 64, 1000] {
+        let mut answer = answer(&[(Kind::Query, false)]);
+        let (passed, events) = feed(&mut answer, &bytes, piece);
+        assert_eq!(passed, rows, "pieces of {piece}");
+        assert_eq!(events, ["complete SELECT 2 false", "ready Idle false"]);
+        assert!(answer.is_settled());
+    }
+}
+
+#[test]
+fn a_hidden_query_leaves_no_trace() {
+    let hidden = [
+        message(tag::NOTICE_RESPONSE, b"\0"),
+        message(tag::ROW_DESCRIPTION, b"c"),
+        message(tag::DATA_ROW, b"r"),
+        message(tag::COMMAND_COMPLETE, b"SET\0"),
+        ready(),
+    ]
+    .concat();
+    let own =
+        [message(tag::DATA_ROW, b"mine"), message(tag::COMMAND_COMPLETE, b"SELECT 1\0"), ready()].concat();
+    let mut answer = answer(&[(Kind::Query, true), (Kind::Query, false)]);
+    let (passed, events) = feed(&mut answer, &[hidden, own].concat(), 3);
+    assert_eq!(passed, message(tag::DATA_ROW, b"mine"));
+    assert_eq!(
+        events,
+        ["complete SET true", "ready Idle true", "complete SELECT 1 false", "ready Idle false"]
+    );
+}
+
+#[test]
+fn a_hidden_parse_in_a_batch_is_dropped() {
+    let bytes = [
+        message(tag::CLOSE_COMPLETE, b""),
+        message(tag::PARSE_COMPLETE, b""),
+        message(tag::BIND_COMPLETE, b""),
+        message(tag::NO_DATA, b""),
+        message(tag::COMMAND_COMPLETE, b"INSERT 0 1\0"),
+        ready(),
+    ]
+    .concat();
+    let mut answer = answer(&[
+        (Kind::Close, true),
+        (Kind::Parse, true),
+        (Kind::Bind, false),
+        (Kind::Describe, false),
+        (Kind::Execute, false),
+        (Kind::Sync, false),
+    ]);
+    let (passed, events) = feed(&mut answer, &bytes, 4);
+    assert_eq!(passed, [message(tag::BIND_COMPLETE, b""), message(tag::NO_DATA, b"")].concat());
+    assert_eq!(events, ["complete  true", "complete INSERT 0 1 false", "ready Idle false"]);
+}
+
+#[test]
+fn an_error_settles_the_batch_up_to_its_sync() {
+    let mut error = Vec::new();
+    build::error(&mut error, build::Severity::Error, crate::wire::SqlState::SYNTAX_ERROR, "m", None, None);
+    let bytes = [error, ready(), message(tag::PARSE_COMPLETE, b""), ready()].concat();
+    let mut answer = answer(&[
+        (Kind::Parse, false),
+        (Kind::Bind, false),
+        (Kind::Execute, false),
+        (Kind::Sync, false),
+        (Kind::Parse, false),
+        (Kind::Sync, false),
+    ]);
+    let (_, events) = feed(&mut answer, &bytes, 100);
+    assert_eq!(events, ["error 42601 false", "ready Idle false", "parsed", "ready Idle false"]);
+    assert!(answer.is_settled());
+}
+
+#[test]
+fn a_copy_swallows_the_sync_that_went_out_with_it() {
+    let mut answer = answer(&[(Kind::Execute, false), (Kind::Sync, false)]);
+    let (_, events) = feed(&mut answer, &message(tag::COPY_IN_RESPONSE, b"\0\0\0"), 100);
+    assert_eq!(events, ["copy in"]);
+    answer.copy_takes_sync();
+    answer.expect(Owed::new(Kind::Sync));
+    let (_, events) =
+        feed(&mut answer, &[message(tag::COMMAND_COMPLETE, b"COPY 1\0"), ready()].concat(), 100);
+    assert_eq!(events, ["complete COPY 1 false", "ready Idle false"]);
+}
+
+#[test]
+fn what_nobody_asked_for_is_out_of_step() {
+    assert_eq!(answer(&[]).step(&ready()).unwrap_err(), OutOfStep::Unexpected(tag::READY_FOR_QUERY));
+    assert_eq!(
+        answer(&[(Kind::Bind, false)]).step(&message(tag::CLOSE_COMPLETE, b"")).unwrap_err(),
+        OutOfStep::Unexpected(tag::CLOSE_COMPLETE)
+    );
+    assert_eq!(
+        answer(&[(Kind::Query, false)]).step(&message(b'?', b"")).unwrap_err(),
+        OutOfStep::Unexpected(b'?')
+    );
+}

@@ -1,0 +1,242 @@
+//! The beginning of a session: from a login to the first ReadyForQuery.
+//!
+//! What a server tells at login (ParameterStatus) depends on the role, the database and the startup packet. The first login of a
+//! kind asks a backend; those after it get the same answer for a while.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::acquire::{Attempt, Failure};
+use super::batch::Summary;
+use super::handle::Handle;
+use super::loss::Loss;
+use super::relay::{Outcome, Run};
+use super::shared::GreetingKey;
+use super::state::Tx;
+use super::{Ended, Mail, Session, Worker};
+use crate::backend::{Parameters, Settings};
+use crate::client::Accepted;
+use crate::sql::{Encoding, Lexing};
+use crate::wire::build::{self, Severity};
+use crate::wire::tags::backend as tag;
+use crate::wire::{SqlState, TxStatus, parts};
+
+/// Serves a client that has logged in, to its end.
+pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
+    let registered = Registered::new(&worker);
+    let mut session = Session::new(&worker, &registered.handle, accepted);
+    match session.0.greet(&session.1).await {
+        Ok(()) => session.0.run().await,
+        Err(ended) => session.0.finish(&ended).await,
+    }
+}
+
+/// What of a login is needed only until the greeting.
+struct Login {
+    greeting: Vec<u8>,
+    key: GreetingKey,
+    minor: u16,
+    replication: bool,
+}
+
+impl Session {
+    fn new(worker: &Rc<Worker>, handle: &Rc<Handle>, accepted: Accepted) -> (Self, Login) {
+        let shared = &worker.shared;
+        let identity = shared.identity(&accepted.user, &accepted.database, Arc::clone(&accepted.credentials));
+        let parameters = accepted.parameters.iter().map(|(name, value)| (&**name, &**value));
+        let base = Settings::from_startup(parameters);
+        let login = Login {
+            key: (identity.id, key_of(&accepted.parameters)),
+            greeting: accepted.greeting,
+            minor: accepted.minor,
+            replication: accepted.replication != crate::client::Replication::None,
+        };
+        let session = Self {
+            worker: Rc::clone(worker),
+            handle: Rc::clone(handle),
+            client: accepted.stream,
+            pools: worker.pools(&identity),
+            inbox: Vec::new(),
+            scanned: 0,
+            to_client: Vec::new(),
+            client_at: 0,
+            to_backend: Vec::new(),
+            backend_at: 0,
+            answer: super::Answer::default(),
+            lease: None,
+            waiter: Rc::default(),
+            settings: Arc::clone(&base),
+            base,
+            reported: Arc::default(),
+            lexing: Lexing::default(),
+            names: super::Names::default(),
+            unnamed: super::Unnamed::default(),
+            unnamed_verdict: None,
+            portals: VecDeque::new(),
+            tx: Tx::Idle,
+            pins: super::Pins::default(),
+            fence: crate::routing::Fence::default(),
+            open_batch: false,
+            skipping: false,
+            stray: 0,
+            cancel: None,
+        };
+        (session, login)
+    }
+
+    /// Tells the client what a server tells at login.
+    async fn greet(&mut self, login: &Login) -> Result<(), Ended> {
+        if login.replication {
+            self.to_client.extend_from_slice(&login.greeting);
+            let message = "replication connections are not passed through yet: connect to the member";
+            self.fatal(SqlState::FEATURE_NOT_SUPPORTED, message);
+            return Err(Ended::Fatal);
+        }
+        let now = Instant::now();
+        let known = self.worker.shared.greeting(&login.key, now);
+        let parameters = match known {
+            Some(parameters) => parameters,
+            None => {
+                let parameters = self.ask_for_parameters(login).await?;
+                self.worker.shared.keep_greeting(login.key.clone(), Arc::clone(&parameters), now);
+                parameters
+            }
+        };
+        self.lexing = lexing(&parameters);
+        self.reported = parameters;
+        let mut out = self.worker.buffer();
+        out.extend_from_slice(&login.greeting);
+        for (name, value) in self.reported.iter() {
+            build::parameter_status(&mut out, name, value);
+        }
+        let (shared, worker, session) =
+            (Arc::downgrade(&self.worker.shared), self.worker.index, self.handle.id);
+        let cancel = self.worker.shared.cancels.register(
+            login.minor,
+            Arc::new(move || {
+                if let Some(shared) = shared.upgrade() {
+                    shared.post(worker, Mail::Cancel(session));
+                }
+            }),
+        );
+        build::backend_key_data(&mut out, cancel.process_id, &cancel.secret);
+        self.cancel = Some(cancel);
+        build::ready_for_query(&mut out, TxStatus::Idle);
+        self.to_client = out;
+        Ok(())
+    }
+
+    /// Has a backend opened and brought in line with the startup packet; gives what it reported.
+    async fn ask_for_parameters(&mut self, login: &Login) -> Result<Arc<Parameters>, Ended> {
+        let summary = Summary::default();
+        let mut attempt = Attempt::new(&summary);
+        loop {
+            if let Err(failure) = self.acquire(&mut attempt, 0).await? {
+                return Err(self.refuse(login, &failure));
+            }
+            let mut run = Run::new(self, &summary);
+            self.prepare_backend();
+            match self.relay(&mut run).await {
+                Outcome::Settled => break,
+                Outcome::ClientGone => return Err(Ended::Client),
+                Outcome::Killed => {
+                    let message = "terminating connection due to administrator command".to_owned();
+                    return Err(self.refuse(login, &Failure::Own(SqlState::ADMIN_SHUTDOWN, message)));
+                }
+                Outcome::Lost(Loss::Setup(message)) => {
+                    self.give_up_backend(&Loss::Closed);
+                    let state = SqlState::INVALID_PARAMETER_VALUE;
+                    return Err(self.refuse(login, &Failure::Own(state, message)));
+                }
+                Outcome::Lost(loss) => {
+                    self.give_up_backend(&loss);
+                    attempt.lost();
+                }
+            }
+        }
+        let reported = self.lease.as_ref().map(|lease| Arc::clone(&lease.backend.parameters));
+        let mut parameters = reported.unwrap_or_default();
+        if let Some(value) = parameters.value(b"in_hot_standby")
+            && value != b"off"
+        {
+            // The service takes writes, whichever member told the rest.
+            Arc::make_mut(&mut parameters).set(b"in_hot_standby", b"off");
+        }
+        self.release_if_free();
+        Ok(parameters)
+    }
+
+    /// A login that comes to nothing: the server's words, or the proxy's own.
+    fn refuse(&mut self, login: &Login, failure: &Failure) -> Ended {
+        self.to_client.clear();
+        self.to_client.extend_from_slice(&login.greeting);
+        match failure {
+            Failure::Own(state, message) => {
+                build::error(&mut self.to_client, Severity::Fatal, *state, message, None, None);
+            }
+            Failure::Server(body) => {
+                build::frame(&mut self.to_client, tag::ERROR_RESPONSE, |out| out.extend_from_slice(body));
+            }
+        }
+        Ended::Fatal
+    }
+}
+
+/// What decides how SQL text is read, of what the server reported.
+pub(super) fn lexing(parameters: &Parameters) -> Lexing {
+    let encoding = parameters.value(b"client_encoding").and_then(|name| std::str::from_utf8(name).ok());
+    Lexing {
+        standard_conforming_strings: parameters.value(b"standard_conforming_strings") != Some(b"off"),
+        encoding: encoding.map_or(Encoding::AsciiSafe, Encoding::of),
+    }
+}
+
+/// The body of a FATAL as that of an ERROR: the session goes on.
+pub(super) fn as_error(body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(body.len());
+    let mut rest = body;
+    while let Some((&code, tail)) = rest.split_first() {
+        let Some((value, tail)) = parts::cstr(tail) else { break };
+        out.push(code);
+        build::cstr(&mut out, if matches!(code, b'S' | b'V') { b"ERROR" } else { value });
+        rest = tail;
+    }
+    out.push(0);
+    out
+}
+
+fn key_of(parameters: &[(String, String)]) -> Box<[u8]> {
+    let mut key = Vec::new();
+    for (name, value) in parameters {
+        build::cstr(&mut key, name.as_bytes());
+        build::cstr(&mut key, value.as_bytes());
+    }
+    key.into()
+}
+
+/// A session in its worker's list, as long as it lives; a panic takes it out too, and is counted.
+struct Registered {
+    worker: Rc<Worker>,
+    handle: Rc<Handle>,
+}
+
+impl Registered {
+    fn new(worker: &Rc<Worker>) -> Self {
+        let handle = Rc::new(Handle::new(worker.shared.next_session()));
+        worker.sessions.borrow_mut().insert(handle.id, Rc::clone(&handle));
+        worker.metrics.session_began();
+        Self { worker: Rc::clone(worker), handle }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.worker.sessions.borrow_mut().remove(&self.handle.id);
+        self.worker.metrics.session_ended();
+        if std::thread::panicking() {
+            self.worker.shared.panics.inc();
+        }
+    }
+}

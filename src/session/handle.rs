@@ -1,0 +1,139 @@
+//! A session as its worker reaches it: to wake it, cut it, cancel what it runs.
+
+use std::cell::{Cell, RefCell};
+use std::task::{Context, Waker};
+
+use crate::topology::{Rule, Topology};
+
+/// What a session is told from outside. Read by the session at its next poll.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Order {
+    /// Nothing.
+    None,
+    /// End when no transaction is open: the proxy stops.
+    Drain,
+    /// End at once: the proxy stops, or an operator says so.
+    Kill,
+}
+
+/// The backend that a session holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) member: u16,
+    pub(super) generation: u64,
+}
+
+/// One session's handle.
+pub(super) struct Handle {
+    /// The session's number: its process id to its client.
+    pub(super) id: u32,
+    held: Cell<Option<Held>>,
+    fenced: Cell<bool>,
+    order: Cell<Order>,
+    cancel: Cell<bool>,
+    /// Whether the session waits for another topology, and whether there is one.
+    wants_topology: Cell<bool>,
+    topology_moved: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Handle {
+    pub(super) fn new(id: u32) -> Self {
+        Self {
+            id,
+            held: Cell::new(None),
+            fenced: Cell::new(false),
+            order: Cell::new(Order::None),
+            cancel: Cell::new(false),
+            wants_topology: Cell::new(false),
+            topology_moved: Cell::new(false),
+            waker: RefCell::new(None),
+        }
+    }
+
+    /// Has the session woken when there is something for it.
+    #[inline]
+    pub(super) fn watch(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// The session holds this backend from here, or none.
+    #[inline]
+    pub(super) fn hold(&self, held: Option<Held>) {
+        self.held.set(held);
+        self.fenced.set(false);
+    }
+
+    /// Whether the backend that it holds belongs to a past that is over.
+    #[inline]
+    pub(super) fn is_fenced(&self) -> bool {
+        self.fenced.get()
+    }
+
+    /// What it was told.
+    #[inline]
+    pub(super) fn order(&self) -> Order {
+        self.order.get()
+    }
+
+    /// Whether a cancel came, once.
+    #[inline]
+    pub(super) fn take_cancel(&self) -> bool {
+        self.cancel.take()
+    }
+
+    /// Waits for the next topology from here on.
+    pub(super) fn want_topology(&self) {
+        self.wants_topology.set(true);
+        self.topology_moved.set(false);
+    }
+
+    /// Whether the topology that was waited for is there.
+    pub(super) fn topology_moved(&self) -> bool {
+        self.topology_moved.get()
+    }
+
+    pub(super) fn cancel(&self) {
+        self.cancel.set(true);
+        self.wake();
+    }
+
+    pub(super) fn kill(&self) {
+        self.order.set(Order::Kill);
+        self.wake();
+    }
+
+    pub(super) fn drain(&self, now: bool) {
+        self.order.set(if now { Order::Kill } else { self.order.get().max(Order::Drain) });
+        self.wake();
+    }
+
+    pub(super) fn topology_changed(&self, topology: &Topology) {
+        let mut tell = self.wants_topology.take();
+        self.topology_moved.set(true);
+        if let Some(held) = self.held.get() {
+            let known = topology.members.iter().find(|member| member.id.0 == held.member);
+            let fenced = match known {
+                Some(member) => member.generation != held.generation,
+                // A member that is gone from the topology: its backend goes on until it breaks, unless it was the primary's.
+                None => matches!(topology.rule, Rule::Serving(id) if id.0 != held.member),
+            };
+            if fenced {
+                self.fenced.set(true);
+                tell = true;
+            }
+        }
+        if tell {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}

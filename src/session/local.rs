@@ -1,0 +1,156 @@
+//! What the proxy answers by itself: a BEGIN that isn't sent yet, the end of a transaction that has none, what a lost
+//! transaction allows, a lone Sync.
+
+use super::Session;
+use super::batch::{End, Item, Summary};
+use super::loss::LOST_TRANSACTION;
+use super::state::Tx;
+use crate::sql::{Hint, TransactionVerb, Verdict};
+use crate::wire::SqlState;
+use crate::wire::build;
+use crate::wire::parts::Named;
+use crate::wire::tags::{backend, frontend};
+
+/// PostgreSQL's words for a statement in a failed transaction.
+const ABORTED: &str = "current transaction is aborted, commands ignored until end of transaction block";
+
+impl Session {
+    /// Answers a batch without a backend, if it can be; true if it was.
+    pub(super) fn answer_locally(
+        &mut self,
+        bytes: &[u8],
+        items: &[Item],
+        end: End,
+        summary: &Summary,
+    ) -> bool {
+        if self.lease.is_some() {
+            return false;
+        }
+        if self.skipping {
+            // An error was given: all is dropped up to the Sync, which is answered.
+            if matches!(end, End::Sync | End::Query) {
+                self.answer_end(end);
+            }
+            return true;
+        }
+        if let Tx::Lost { told } = self.tx {
+            self.answer_lost(bytes, items, end, told);
+            return true;
+        }
+        if summary.verdicts == 0 && items.iter().all(|item| is_nothing(bytes[item.start])) {
+            if end == End::Sync {
+                self.answer_end(end);
+            }
+            return true;
+        }
+        let Some(only) = summary.only.clone().filter(|only| only.statements == 1 && summary.runs == 1) else {
+            return false;
+        };
+        let Some(tag) = self.local_tag(&only, bytes, items) else { return false };
+        self.answer_with(bytes, items, tag);
+        self.answer_end(end);
+        true
+    }
+
+    /// The command tag of a statement that needs no backend, its effect already taken up.
+    fn local_tag(&mut self, only: &Verdict, bytes: &[u8], items: &[Item]) -> Option<&'static str> {
+        let pooled = self.worker.shared.config.pool.mode == crate::config::PoolMode::Transaction;
+        match (&only.transaction, &self.tx) {
+            (Some(TransactionVerb::Begin(modes)), Tx::Idle) if pooled && only.hint != Some(Hint::Primary) => {
+                let begin = items.iter().find_map(|item| text(bytes, item))?;
+                let tag = begin_tag(begin);
+                self.tx = Tx::Deferred { begin: begin.to_vec(), modes: *modes };
+                Some(tag)
+            }
+            (Some(TransactionVerb::Commit { chain: false }), Tx::Deferred { .. }) => {
+                self.tx = Tx::Idle;
+                Some("COMMIT")
+            }
+            (Some(TransactionVerb::Rollback { chain: false }), Tx::Deferred { .. }) => {
+                self.tx = Tx::Idle;
+                Some("ROLLBACK")
+            }
+            _ => None,
+        }
+    }
+
+    /// The transaction's backend is gone: only its end is taken.
+    fn answer_lost(&mut self, bytes: &[u8], items: &[Item], end: End, told: bool) {
+        for item in items {
+            let Some(verdict) = &item.verdict else { continue };
+            let ends = matches!(
+                verdict.transaction,
+                Some(TransactionVerb::Commit { .. } | TransactionVerb::Rollback { .. })
+            );
+            let commits = matches!(verdict.transaction, Some(TransactionVerb::Commit { .. }));
+            if ends && (told || !commits) {
+                self.tx = Tx::Idle;
+                self.answer_with(bytes, items, "ROLLBACK");
+            } else if told {
+                self.error(SqlState::IN_FAILED_SQL_TRANSACTION, ABORTED, None, None);
+            } else {
+                // A COMMIT ends the transaction, with an error as without.
+                self.tx = if commits { Tx::Idle } else { Tx::Lost { told: true } };
+                self.error(SqlState::SERIALIZATION_FAILURE, LOST_TRANSACTION, None, None);
+            }
+            self.names.settle(true, 0);
+            self.answer_end(end);
+            return;
+        }
+        // Nothing of it runs: Parse, Bind and Describe fail as they do in a failed transaction.
+        if items.iter().any(|item| !is_nothing(bytes[item.start])) {
+            self.error(SqlState::IN_FAILED_SQL_TRANSACTION, ABORTED, None, None);
+            self.names.settle(true, 0);
+        }
+        self.answer_end(end);
+    }
+
+    /// The answers to each message of a batch whose one statement completes with `tag` and returns no rows.
+    fn answer_with(&mut self, bytes: &[u8], items: &[Item], tag: &str) {
+        if self.to_client.capacity() == 0 {
+            self.to_client = self.worker.buffer();
+        }
+        let out = &mut self.to_client;
+        for item in items {
+            match bytes[item.start] {
+                frontend::PARSE => build::empty(out, backend::PARSE_COMPLETE),
+                frontend::BIND => build::empty(out, backend::BIND_COMPLETE),
+                frontend::CLOSE => build::empty(out, backend::CLOSE_COMPLETE),
+                frontend::DESCRIBE => {
+                    if let Some(Named::Statement(_)) = Named::read(item.body(bytes)) {
+                        build::frame(out, backend::PARAMETER_DESCRIPTION, |out| {
+                            out.extend_from_slice(&[0, 0])
+                        });
+                    }
+                    build::empty(out, backend::NO_DATA);
+                }
+                frontend::QUERY | frontend::EXECUTE => build::command_complete(out, tag),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The SQL of a Query, or of the statement that a message is about.
+fn text<'a>(bytes: &'a [u8], item: &'a Item) -> Option<&'a [u8]> {
+    match bytes[item.start] {
+        frontend::QUERY => item.body(bytes).strip_suffix(b"\0"),
+        frontend::PARSE => crate::wire::parts::Parse::read(item.body(bytes)).map(|parse| parse.sql),
+        frontend::BIND => item.statement.as_ref().map(|statement| &*statement.sql),
+        _ => None,
+    }
+}
+
+/// PostgreSQL answers BEGIN and START TRANSACTION each with its own words.
+fn begin_tag(sql: &[u8]) -> &'static str {
+    let start = sql.windows(5).any(|word| word.eq_ignore_ascii_case(b"start"));
+    if start { "START TRANSACTION" } else { "BEGIN" }
+}
+
+/// Messages that ask for nothing outside of a COPY or a batch.
+fn is_nothing(tag: u8) -> bool {
+    matches!(
+        tag,
+        frontend::SYNC | frontend::FLUSH | frontend::COPY_DATA | frontend::COPY_DONE | frontend::COPY_FAIL
+    )
+}

@@ -1,0 +1,94 @@
+//! Opening a backend for a pool, and sending a cancel to one: on a worker, beside its sessions.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::shared::Identity;
+use super::{Session, Worker};
+use crate::backend::{self, Backend, ConnectError, Login, Server, Settings};
+use crate::pool::{AcquireError, Permit};
+use crate::topology::Member;
+use crate::wire::SqlState;
+
+/// Connects to the member of this number and logs in as the identity.
+pub(super) async fn open(
+    worker: &Rc<Worker>,
+    identity: &Arc<Identity>,
+    member: u16,
+    permit: Permit,
+) -> Result<Backend, AcquireError> {
+    let topology = worker.topology();
+    let Some(member) = topology.members.iter().find(|known| known.id.0 == member) else {
+        return Err(AcquireError::Moved);
+    };
+    let shared = &worker.shared;
+    let tls = shared.backend_tls.load_full();
+    let credentials = identity.credentials.load_full();
+    let login = Login {
+        credentials: &credentials,
+        database: &identity.database,
+        parameters: &[("application_name", "pg-ha-proxy")],
+    };
+    let connected =
+        backend::connect(&server(worker, member, &tls), &login).await.map_err(|error| refusal(&error))?;
+    let now = Instant::now();
+    Ok(Backend {
+        stream: connected.stream,
+        member: member.id.0,
+        generation: member.generation,
+        process_id: connected.process_id,
+        secret: connected.secret,
+        settings: Arc::new(Settings::default()),
+        parameters: Arc::new(connected.parameters),
+        prepared: std::collections::HashMap::default(),
+        unnamed: 0,
+        stash: Vec::new(),
+        opened: now,
+        idle_since: now,
+        permit: Box::new(permit),
+    })
+}
+
+fn server<'a>(worker: &'a Worker, member: &'a Member, tls: &'a crate::net::tls::ClientTls) -> Server<'a> {
+    let config = &worker.shared.config;
+    Server {
+        host: &member.host,
+        port: member.port,
+        tls,
+        keep_alive: &config.limits.keep_alive,
+        timeout: config.pool.connect_timeout,
+    }
+}
+
+/// Whose fault it is that no backend could be opened, and whether another member or another moment helps.
+fn refusal(error: &ConnectError) -> AcquireError {
+    match error.server_error() {
+        Some(server) if server.state() == SqlState::CANNOT_CONNECT_NOW => {
+            AcquireError::Unreachable(server.fields().message().as_ref().into())
+        }
+        Some(server) => AcquireError::Refused(server.body().into()),
+        None if error.is_transient() => AcquireError::Unreachable(error.to_string().into()),
+        None => AcquireError::Login(error.to_string().into()),
+    }
+}
+
+impl Session {
+    /// Asks the server to cancel what the session's backend runs. That backend serves nobody else afterwards: the cancel could
+    /// reach it late.
+    pub(super) fn send_cancel(&mut self) {
+        let Some(lease) = self.lease.as_mut() else { return };
+        lease.cancelled = true;
+        let (process_id, secret) = (lease.backend.process_id, lease.backend.secret.clone());
+        let (worker, number) = (Rc::clone(&self.worker), lease.backend.member);
+        tokio::task::spawn_local(async move {
+            let topology = worker.topology();
+            let tls = worker.shared.backend_tls.load_full();
+            if let Some(member) = topology.members.iter().find(|member| member.id.0 == number)
+                && let Err(error) = backend::cancel(&server(&worker, member, &tls), process_id, &secret).await
+            {
+                tracing::info!(member = %member.name, %error, "cancel not delivered");
+            }
+        });
+    }
+}

@@ -1,0 +1,189 @@
+//! Reading a batch: which statement each message is about, and what all of it together is.
+
+use std::rc::Rc;
+
+use super::batch::{Item, Summary};
+use super::{Ended, Session};
+use crate::sql::{Class, Functions, Lexing, Verdict};
+use crate::wire::build::{self, Severity};
+use crate::wire::parts::{self, Bind, Named, Parse};
+use crate::wire::tags::frontend as tag;
+use crate::wire::{Frames, SqlState};
+
+/// Portals of a transaction whose statements are known; of more than that, the oldest is taken for a write.
+const PORTALS: usize = 1000;
+
+impl Session {
+    /// Reads a batch into `items`.
+    ///
+    /// # Errors
+    /// A FATAL, already in the buffer, when the messages can't be read: the client is out of step.
+    pub(super) fn plan(&mut self, bytes: &[u8], items: &mut Vec<Item>) -> Result<Summary, Ended> {
+        let mut summary = Summary::default();
+        let mut frames = Frames::new(bytes, usize::MAX);
+        let mut start = 0;
+        while let Ok(Some(frame)) = frames.next_frame() {
+            let end = start + frame.bytes.len();
+            let mut item = Item::new(start, end);
+            start = end;
+            let read = match frame.tag {
+                tag::QUERY => self.plan_query(frame.body(), &mut item, &mut summary),
+                tag::FUNCTION_CALL => {
+                    let verdict = self.worker.call_verdict();
+                    summary.add(&verdict, true);
+                    item.verdict = Some(verdict);
+                    Some(())
+                }
+                tag::PARSE => self.plan_parse(frame.bytes, frame.body(), &mut item, &mut summary),
+                tag::BIND => self.plan_bind(frame.body(), &mut item, &mut summary),
+                tag::DESCRIBE => self.plan_describe(frame.body(), &mut item, &mut summary),
+                tag::EXECUTE => self.plan_execute(frame.body(), &mut item, &mut summary),
+                tag::CLOSE => Named::read(frame.body()).map(|named| {
+                    if let Named::Statement(name) = named {
+                        self.names.close(name);
+                    }
+                }),
+                tag::SYNC | tag::FLUSH | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => Some(()),
+                other => {
+                    self.fatal(
+                        SqlState::PROTOCOL_VIOLATION,
+                        &format!("invalid frontend message type {other}"),
+                    );
+                    return Err(Ended::Fatal);
+                }
+            };
+            if read.is_none() {
+                self.fatal(SqlState::PROTOCOL_VIOLATION, "invalid message format");
+                return Err(Ended::Fatal);
+            }
+            items.push(item);
+        }
+        Ok(summary)
+    }
+
+    fn plan_query(&mut self, body: &[u8], item: &mut Item, summary: &mut Summary) -> Option<()> {
+        let (sql, rest) = parts::cstr(body)?;
+        if !rest.is_empty() {
+            return None;
+        }
+        let verdict = self.worker.verdict(sql, &self.lexing);
+        summary.add(&verdict, true);
+        item.verdict = Some(verdict);
+        // A Query drops the unnamed statement.
+        self.unnamed.token = 0;
+        self.unnamed_verdict = None;
+        Some(())
+    }
+
+    fn plan_parse(
+        &mut self,
+        frame: &[u8],
+        body: &[u8],
+        item: &mut Item,
+        summary: &mut Summary,
+    ) -> Option<()> {
+        let parse = Parse::read(body)?;
+        let verdict = self.worker.verdict(parse.sql, &self.lexing);
+        summary.add(&verdict, false);
+        if parse.name.is_empty() {
+            let token = self.worker.next_parse();
+            self.unnamed.token = token;
+            self.unnamed.frame.clear();
+            self.unnamed.frame.extend_from_slice(frame);
+            self.unnamed_verdict = Some(verdict);
+            item.unnamed = token;
+            return Some(());
+        }
+        if self.names.find(parse.name).is_some() {
+            let name = String::from_utf8_lossy(parse.name);
+            let message = format!("prepared statement \"{name}\" already exists");
+            item.error = Some(error(SqlState::DUPLICATE_PREPARED_STATEMENT, &message));
+            return Some(());
+        }
+        let limit = self.worker.shared.config.limits.statements;
+        if self.names.len() >= limit {
+            let message = format!("a session may hold {limit} prepared statements (limits.statements)");
+            item.error = Some(error(SqlState::CONFIGURATION_LIMIT_EXCEEDED, &message));
+            return Some(());
+        }
+        let statement = self.worker.statements.borrow_mut().intern(&parse, &verdict);
+        self.names.parse(parse.name, Rc::clone(&statement));
+        item.statement = Some(statement);
+        Some(())
+    }
+
+    fn plan_bind(&mut self, body: &[u8], item: &mut Item, summary: &mut Summary) -> Option<()> {
+        let bind = Bind::read(body)?;
+        let verdict = if bind.statement.is_empty() {
+            item.unnamed = self.unnamed.token;
+            self.unnamed_verdict.clone()
+        } else if let Some(statement) = self.names.find(bind.statement) {
+            item.statement = Some(Rc::clone(statement));
+            Some(Rc::clone(&statement.verdict))
+        } else {
+            item.error = Some(no_such_statement(bind.statement));
+            None
+        };
+        if let Some(verdict) = verdict {
+            summary.add(&verdict, false);
+            self.note_portal(bind.portal, verdict);
+        }
+        Some(())
+    }
+
+    fn plan_describe(&mut self, body: &[u8], item: &mut Item, summary: &mut Summary) -> Option<()> {
+        let Named::Statement(name) = Named::read(body)? else { return Some(()) };
+        if name.is_empty() {
+            item.unnamed = self.unnamed.token;
+        } else if let Some(statement) = self.names.find(name) {
+            summary.add(&statement.verdict, false);
+            item.statement = Some(Rc::clone(statement));
+        } else {
+            item.error = Some(no_such_statement(name));
+        }
+        Some(())
+    }
+
+    fn plan_execute(&mut self, body: &[u8], item: &mut Item, summary: &mut Summary) -> Option<()> {
+        let (portal, _) = parts::cstr(body)?;
+        let known = self.portals.iter().find(|(name, _)| **name == *portal);
+        // A portal that the proxy doesn't know (a cursor of DECLARE, or one of very many) may do anything.
+        let verdict = known.map_or_else(|| self.worker.call_verdict(), |(_, verdict)| Rc::clone(verdict));
+        summary.add(&verdict, true);
+        item.verdict = Some(verdict);
+        Some(())
+    }
+
+    fn note_portal(&mut self, portal: &[u8], verdict: Rc<Verdict>) {
+        match self.portals.iter_mut().find(|(name, _)| **name == *portal) {
+            Some((_, known)) => *known = verdict,
+            None => {
+                if self.portals.len() >= PORTALS {
+                    self.portals.pop_front();
+                }
+                self.portals.push_back((portal.into(), verdict));
+            }
+        }
+    }
+}
+
+/// What stands for a statement that can't be seen: a function call, an unknown portal.
+pub(super) fn opaque_verdict() -> Verdict {
+    Verdict {
+        class: Class::Write,
+        reason: "function call".into(),
+        statements: 1,
+        ..crate::sql::classify(b"", &Lexing::default(), &Functions::builtin())
+    }
+}
+
+fn no_such_statement(name: &[u8]) -> Rc<[u8]> {
+    let message = format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name));
+    error(SqlState::INVALID_STATEMENT_NAME, &message)
+}
+
+fn error(state: SqlState, message: &str) -> Rc<[u8]> {
+    let mut out = Vec::new();
+    build::error(&mut out, Severity::Error, state, message, None, None);
+    out.into()
+}

@@ -1,0 +1,201 @@
+//! What the workers share: read-mostly, and never locked for the length of a statement.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use tokio::sync::{mpsc, watch};
+
+use super::worker::Mail;
+use crate::backend::Parameters;
+use crate::config::Config;
+use crate::net::tls::ClientTls;
+use crate::pool::{Budget, MemberBudget};
+use crate::scram::Credentials;
+use crate::sql::Functions;
+use crate::topology::{Positions, Topology};
+
+/// How long what a login found out (ParameterStatus) serves the next login with the same startup packet.
+const GREETING_TTL: Duration = Duration::from_secs(60);
+
+/// Greetings kept at most.
+const GREETINGS: usize = 4096;
+
+/// A user in a database: whose backends are interchangeable.
+pub struct Identity {
+    /// Its number, never given twice.
+    pub id: u64,
+    /// The role that logs in.
+    pub user: Arc<str>,
+    /// The database.
+    pub database: Arc<str>,
+    /// What the proxy logs in with, as of the last login of a client.
+    pub credentials: ArcSwap<Credentials>,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.user, self.database)
+    }
+}
+
+/// What a greeting holds: the parameters that a login with this startup packet is told.
+#[derive(Debug, Clone)]
+pub(super) struct Greeting {
+    pub(super) parameters: Arc<Parameters>,
+    pub(super) until: Instant,
+}
+
+/// What a greeting depends on: the identity and the startup packet's settings.
+pub(super) type GreetingKey = (u64, Box<[u8]>);
+
+/// Shared by all workers.
+pub struct Shared {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// The topology.
+    pub topology: watch::Receiver<Arc<Topology>>,
+    /// WAL positions for fences.
+    pub positions: Arc<Positions>,
+    /// What functions do.
+    pub functions: ArcSwap<Functions>,
+    /// How backends are reached under TLS.
+    pub backend_tls: ArcSwap<ClientTls>,
+    /// Sessions that ended in a panic.
+    pub panics: prometheus::IntCounter,
+    /// Cancel keys of all sessions.
+    pub cancels: Arc<crate::client::CancelKeys>,
+    /// Sessions by worker, for the acceptor.
+    pub sessions: Arc<[AtomicUsize]>,
+    /// Sessions that wait for a primary, and the bytes that they hold.
+    pub holding: AtomicUsize,
+    /// Bytes of statements that wait for a primary.
+    pub holding_bytes: AtomicUsize,
+    mailboxes: Vec<mpsc::Sender<Mail>>,
+    identities: DashMap<(Box<str>, Box<str>), Arc<Identity>>,
+    budgets: DashMap<(u64, u16), Arc<Budget>>,
+    member_budgets: DashMap<u16, Arc<MemberBudget>>,
+    greetings: DashMap<GreetingKey, Greeting>,
+    next_identity: AtomicU64,
+    next_session: AtomicU32,
+}
+
+/// What [`Shared`] is made of.
+pub struct Parts {
+    /// See [`Shared::config`].
+    pub config: Arc<Config>,
+    /// See [`Shared::topology`].
+    pub topology: watch::Receiver<Arc<Topology>>,
+    /// See [`Shared::positions`].
+    pub positions: Arc<Positions>,
+    /// See [`Shared::functions`].
+    pub functions: Functions,
+    /// See [`Shared::backend_tls`].
+    pub backend_tls: ClientTls,
+    /// See [`Shared::panics`].
+    pub panics: prometheus::IntCounter,
+    /// See [`Shared::cancels`].
+    pub cancels: Arc<crate::client::CancelKeys>,
+    /// One a worker.
+    pub mailboxes: Vec<mpsc::Sender<Mail>>,
+    /// See [`Shared::sessions`].
+    pub sessions: Arc<[AtomicUsize]>,
+}
+
+impl Shared {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self {
+            config: parts.config,
+            topology: parts.topology,
+            positions: parts.positions,
+            functions: ArcSwap::from_pointee(parts.functions),
+            backend_tls: ArcSwap::from_pointee(parts.backend_tls),
+            panics: parts.panics,
+            cancels: parts.cancels,
+            sessions: parts.sessions,
+            holding: AtomicUsize::new(0),
+            holding_bytes: AtomicUsize::new(0),
+            mailboxes: parts.mailboxes,
+            identities: DashMap::new(),
+            budgets: DashMap::new(),
+            member_budgets: DashMap::new(),
+            greetings: DashMap::new(),
+            next_identity: AtomicU64::new(1),
+            next_session: AtomicU32::new(1),
+        })
+    }
+
+    /// Number of workers.
+    pub fn workers(&self) -> usize {
+        self.mailboxes.len()
+    }
+
+    /// A session's number: its process id to its client. Never 0.
+    pub fn next_session(&self) -> u32 {
+        loop {
+            let id = self.next_session.fetch_add(1, Relaxed) & 0x7fff_ffff;
+            if id != 0 {
+                return id;
+            }
+        }
+    }
+
+    /// The identity of a user in a database, with the credentials of its latest login.
+    pub fn identity(&self, user: &str, database: &str, credentials: Arc<Credentials>) -> Arc<Identity> {
+        let entry = self.identities.entry((user.into(), database.into()));
+        let identity = entry.or_insert_with(|| {
+            Arc::new(Identity {
+                id: self.next_identity.fetch_add(1, Relaxed),
+                user: user.into(),
+                database: database.into(),
+                credentials: ArcSwap::new(Arc::clone(&credentials)),
+            })
+        });
+        identity.credentials.store(credentials);
+        Arc::clone(&identity)
+    }
+
+    /// The budget of an identity on a member.
+    pub(super) fn budget(&self, identity: &Identity, member: u16) -> Arc<Budget> {
+        let pool = &self.config.pool;
+        let of_member = Arc::clone(
+            &*self.member_budgets.entry(member).or_insert_with(|| MemberBudget::new(pool.member_size)),
+        );
+        let entry = self.budgets.entry((identity.id, member));
+        Arc::clone(&*entry.or_insert_with(|| Budget::new(pool.size, of_member)))
+    }
+
+    /// Sends mail to a worker; a worker whose mailbox is full loses it, which costs a wait at most.
+    pub fn post(&self, worker: usize, mail: Mail) {
+        if let Some(mailbox) = self.mailboxes.get(worker)
+            && mailbox.try_send(mail).is_err()
+        {
+            tracing::debug!(worker, "mailbox full");
+        }
+    }
+
+    /// What the last login with this startup packet was told, if that is fresh.
+    pub(super) fn greeting(&self, key: &GreetingKey, now: Instant) -> Option<Arc<Parameters>> {
+        let greeting = self.greetings.get(key)?;
+        (greeting.until > now).then(|| Arc::clone(&greeting.parameters))
+    }
+
+    /// Keeps what a login was told.
+    pub(super) fn keep_greeting(&self, key: GreetingKey, parameters: Arc<Parameters>, now: Instant) {
+        if self.greetings.len() >= GREETINGS {
+            self.greetings.retain(|_, greeting| greeting.until > now);
+        }
+        if self.greetings.len() < GREETINGS {
+            self.greetings.insert(key, Greeting { parameters, until: now + GREETING_TTL });
+        }
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("workers", &self.workers()).finish_non_exhaustive()
+    }
+}

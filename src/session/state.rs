@@ -1,0 +1,277 @@
+//! What statements do to their session: transactions, settings, pins, fences. Changed only by what has completed.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Session;
+use super::batch::{End, Summary};
+use super::relay::{Copying, Run};
+use crate::backend::Settings;
+use crate::sql::{Class, Effects, SettingChange, TransactionModes, TransactionVerb, Verdict};
+use crate::wire::TxStatus;
+
+/// Parameters that tell what a member is, not what the session set: the client sees those of the service it gets.
+const OF_THE_MEMBER: [&[u8]; 1] = [b"in_hot_standby"];
+
+/// The session's transaction, as the client sees it.
+#[derive(Debug)]
+pub(super) enum Tx {
+    /// None.
+    Idle,
+    /// BEGIN was answered and not sent: the first statement decides where it runs.
+    Deferred {
+        /// The BEGIN as it was written.
+        begin: Vec<u8>,
+        /// Its modes.
+        modes: TransactionModes,
+    },
+    /// Open on the backend that is held.
+    Open {
+        /// Settings as they were before it, which a rollback brings back.
+        before: Arc<Settings>,
+        /// Settings at each savepoint, innermost last.
+        savepoints: Vec<(Box<[u8]>, Arc<Settings>)>,
+        /// Something in it may have written.
+        wrote: bool,
+    },
+    /// Its backend was lost: everything is refused until the client ends it.
+    Lost {
+        /// The client was told.
+        told: bool,
+    },
+}
+
+impl Tx {
+    /// One that has just begun.
+    pub(super) fn open(before: Arc<Settings>) -> Self {
+        Self::Open { before, savepoints: Vec::new(), wrote: false }
+    }
+}
+
+impl Session {
+    /// Whether a transaction is open on a backend.
+    pub(super) fn in_open_transaction(&self) -> bool {
+        matches!(self.tx, Tx::Open { .. })
+    }
+
+    /// Whether the session asked for read-only transactions by itself.
+    pub(super) fn reads_only_by_choice(&self) -> bool {
+        ["default_transaction_read_only", "transaction_read_only"]
+            .iter()
+            .any(|name| self.settings.statement(name).is_some())
+    }
+
+    /// Takes up a statement, or a string of them, that completed.
+    pub(super) fn completed(&mut self, verdict: &Rc<Verdict>, rolled_back: bool) {
+        if verdict.effects.is_empty() && verdict.settings.is_empty() && verdict.transaction.is_none() {
+            if verdict.class == Class::Write {
+                self.note_write();
+            }
+            return;
+        }
+        self.pins.take_up(verdict.effects);
+        self.take_up_settings(verdict);
+        if verdict.class == Class::Write {
+            self.note_write();
+        }
+        let effects = verdict.effects;
+        if effects.intersects(Effects::DISCARD_ALL | Effects::DEALLOCATE_ALL) {
+            self.names.clear();
+            if let Some(lease) = self.lease.as_mut() {
+                lease.backend.prepared.clear();
+                lease.backend.unnamed = 0;
+            }
+        }
+        if effects.contains(Effects::DDL) {
+            self.worker.classes.borrow_mut().clear();
+        }
+        match &verdict.transaction {
+            Some(TransactionVerb::Savepoint(name)) => {
+                let now = Arc::clone(&self.settings);
+                if let Tx::Open { savepoints, .. } = &mut self.tx {
+                    savepoints.push((name.clone(), now));
+                }
+            }
+            Some(TransactionVerb::RollbackTo(name)) => self.rolled_back_to(name),
+            Some(TransactionVerb::Release(name)) => {
+                if let Tx::Open { savepoints, .. } = &mut self.tx
+                    && let Some(at) = savepoints.iter().rposition(|(of, _)| of == name)
+                {
+                    savepoints.truncate(at);
+                }
+            }
+            Some(TransactionVerb::Commit { chain: true } | TransactionVerb::Rollback { chain: true }) => {
+                let now = Arc::clone(&self.settings);
+                if let Tx::Open { before, savepoints, .. } = &mut self.tx {
+                    if rolled_back {
+                        self.settings = Arc::clone(before);
+                    } else {
+                        *before = now;
+                    }
+                    savepoints.clear();
+                }
+                self.backend_agrees();
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes up the status that the client's own ReadyForQuery gave.
+    pub(super) fn transaction_is(&mut self, status: TxStatus, run: &Run) {
+        match (status, &self.tx) {
+            (TxStatus::Idle, Tx::Open { before, wrote, .. }) => {
+                let wrote = *wrote;
+                if run.rolled_back || run.failed {
+                    self.settings = Arc::clone(before);
+                }
+                self.tx = Tx::Idle;
+                self.portals.clear();
+                self.backend_agrees();
+                if wrote {
+                    self.fence();
+                }
+            }
+            (TxStatus::Idle, _) => {
+                if run.failed {
+                    // The implicit transaction was rolled back, and with it what it had set.
+                    self.settings = Arc::clone(&run.settings);
+                    self.backend_agrees();
+                }
+                self.tx = Tx::Idle;
+                self.portals.clear();
+            }
+            (_, Tx::Open { .. }) => {}
+            (_, _) => self.tx = Tx::open(Arc::clone(&run.settings)),
+        }
+    }
+
+    /// Takes up a ParameterStatus; true if the client has to be told.
+    pub(super) fn parameter(&mut self, name: &[u8], value: &[u8]) -> bool {
+        if let Some(lease) = self.lease.as_mut()
+            && lease.backend.parameters.value(name) != Some(value)
+        {
+            Arc::make_mut(&mut lease.backend.parameters).set(name, value);
+        }
+        if OF_THE_MEMBER.contains(&name) || self.reported.value(name) == Some(value) {
+            return false;
+        }
+        Arc::make_mut(&mut self.reported).set(name, value);
+        self.lexing = super::greeting::lexing(&self.reported);
+        true
+    }
+
+    /// The batch is answered: what it did holds; the backend goes back if nothing ties the session to it.
+    pub(super) fn settle(&mut self, run: &Run, end: End, summary: &Summary) {
+        self.names.settle(run.failed, run.parsed);
+        if run.failed {
+            self.doubt_parses(run);
+            if self.unnamed.token != 0 && self.lease.as_ref().is_some_and(|lease| lease.backend.unnamed == 0)
+            {
+                self.unnamed_after_failure(run);
+            }
+        }
+        if let Copying::Data(left) = run.copying {
+            self.stray = left;
+        }
+        self.open_batch = !run.ready;
+        if run.ready {
+            self.skipping = false;
+            if summary.class == Class::Write && matches!(self.tx, Tx::Idle) {
+                self.fence();
+            }
+        }
+        debug_assert!(run.ready || matches!(end, End::Flush | End::Full | End::Sync));
+        self.release_if_free();
+    }
+
+    /// Gives the backend back when nothing ties the session to it.
+    pub(super) fn release_if_free(&mut self) {
+        let free = !self.open_batch
+            && !self.pins.any()
+            && matches!(self.tx, Tx::Idle)
+            && self.answer.is_settled()
+            && self.worker.shared.config.pool.mode == crate::config::PoolMode::Transaction
+            && self.lease.as_ref().is_some_and(|lease| {
+                lease.status == TxStatus::Idle && lease.backend.stash.is_empty() && !lease.cancelled
+            });
+        if !free {
+            self.drop_cancelled();
+            return;
+        }
+        if let Some(lease) = self.lease.take() {
+            self.handle.hold(None);
+            self.worker.release(&self.pools, &lease.pool, lease.backend);
+        }
+    }
+
+    /// A backend that a cancel was sent to might still get it when it serves another: it is closed instead.
+    fn drop_cancelled(&mut self) {
+        let idle = matches!(self.tx, Tx::Idle) && !self.open_batch && !self.pins.any();
+        if idle && let Some(lease) = self.lease.take_if(|lease| lease.cancelled) {
+            self.handle.hold(None);
+            lease.pool.closed();
+        }
+    }
+
+    fn take_up_settings(&mut self, verdict: &Verdict) {
+        if verdict.settings.is_empty() {
+            return;
+        }
+        if verdict.mixed_transaction {
+            // Which of them a COMMIT or ROLLBACK in the same string kept can't be told.
+            self.pins.pin_settings();
+            return;
+        }
+        let base = Arc::clone(&self.base);
+        let settings = Arc::make_mut(&mut self.settings);
+        for change in &verdict.settings {
+            match change {
+                SettingChange::Set { name, value, local: false } => settings.set(name, value),
+                SettingChange::Reset { name, local: false } => settings.reset(name, &base),
+                SettingChange::ResetAll => settings.reset_all(&base),
+                // Ends with the transaction, and stays on its backend.
+                SettingChange::Set { .. } | SettingChange::Reset { .. } => {}
+            }
+        }
+        self.backend_agrees();
+    }
+
+    /// The backend did to its settings what the session notes: they are the same.
+    fn backend_agrees(&mut self) {
+        if let Some(lease) = self.lease.as_mut() {
+            lease.backend.settings = Arc::clone(&self.settings);
+        }
+    }
+
+    fn rolled_back_to(&mut self, name: &[u8]) {
+        if let Tx::Open { savepoints, .. } = &mut self.tx
+            && let Some(at) = savepoints.iter().rposition(|(of, _)| **of == *name)
+        {
+            savepoints.truncate(at + 1);
+            self.settings = Arc::clone(&savepoints[at].1);
+            self.backend_agrees();
+        }
+    }
+
+    fn note_write(&mut self) {
+        if let Tx::Open { wrote, .. } = &mut self.tx {
+            *wrote = true;
+        }
+    }
+
+    /// From here on the session's reads have to see what it wrote.
+    fn fence(&mut self) {
+        let now = self.worker.shared.positions.nanos(Instant::now());
+        self.fence.wrote(now);
+        self.worker.shared.positions.want(now);
+    }
+
+    /// A Parse of the unnamed statement may have failed: then there is none.
+    fn unnamed_after_failure(&mut self, run: &Run) {
+        if run.parses.is_empty() && run.parsed == 0 {
+            self.unnamed.token = 0;
+            self.unnamed_verdict = None;
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! A batch as it goes to one backend: statement names replaced, what the backend lacks put in front, and a note of every
+//! answer that is owed.
+
+use std::rc::Rc;
+
+use super::answer::{Answer, Kind, Owed};
+use super::batch::Item;
+use super::statements::Statement;
+use crate::backend::{Backend, Prepared};
+use crate::wire::build;
+use crate::wire::parts::{Bind, Named, Parse};
+use crate::wire::tags::frontend as tag;
+
+/// Statements that a backend may keep prepared for sessions; the rest is closed, and prepared again when needed.
+const MAX_PREPARED: usize = 1000;
+
+/// A portal that never exists: executing it fails for sure, and aborts as any error does.
+const NO_PORTAL: &[u8] = b"E\0\0\0\x18pgha: no portal\0\0\0\0\0";
+
+/// A statement that never exists: closing it succeeds, as closing any does.
+const CLOSE_NOTHING: &[u8] = b"C\0\0\0\x18Spgha: no statement\0";
+
+/// Stands for no search path at all.
+const UNSURE: u64 = u64::MAX;
+
+/// The unnamed statement of a session, kept to be given to another backend.
+#[derive(Debug, Default)]
+pub(super) struct Unnamed {
+    /// Which Parse made it; 0: there is none.
+    pub(super) token: u64,
+    /// That Parse, as it came.
+    pub(super) frame: Vec<u8>,
+}
+
+/// What a translation draws on.
+pub(super) struct Translation<'a> {
+    pub(super) backend: &'a mut Backend,
+    pub(super) answer: &'a mut Answer,
+    pub(super) out: &'a mut Vec<u8>,
+    pub(super) unnamed: &'a Unnamed,
+    /// [`crate::backend::Settings::naming`] of the session.
+    pub(super) naming: u64,
+    /// Numbers of the statements that this batch parses: unsure until it is answered.
+    pub(super) parsed: &'a mut Vec<u64>,
+}
+
+impl Translation<'_> {
+    /// Appends all of `items`, whose bytes are in `bytes`; true when a message of the batch fails by the proxy's own word, so
+    /// that nothing behind it up to the Sync was sent.
+    pub(super) fn batch(&mut self, bytes: &[u8], items: &[Item], mut skipping: bool) -> bool {
+        for item in items {
+            if skipping && bytes[item.start] != tag::SYNC {
+                continue;
+            }
+            if let Some(error) = &item.error {
+                self.out.extend_from_slice(NO_PORTAL);
+                self.answer.expect(Owed { instead: Some(Rc::clone(error)), ..Owed::new(Kind::Execute) });
+                skipping = true;
+                continue;
+            }
+            self.item(bytes, item);
+            if bytes[item.start] == tag::SYNC {
+                skipping = false;
+            }
+        }
+        skipping
+    }
+
+    /// Appends a Query of the proxy's own.
+    pub(super) fn hidden_query(&mut self, sql: &[u8]) {
+        build::query(self.out, sql);
+        self.backend.unnamed = 0;
+        self.answer.expect(Owed::hidden(Kind::Query));
+    }
+
+    fn item(&mut self, bytes: &[u8], item: &Item) {
+        let frame = &bytes[item.start..item.end];
+        match frame[0] {
+            tag::QUERY | tag::FUNCTION_CALL => {
+                // A Query drops the unnamed statement.
+                self.backend.unnamed = 0;
+                self.pass(frame, Owed { verdict: item.verdict.clone(), ..Owed::new(Kind::Query) });
+            }
+            tag::PARSE => self.parse(frame, item, item.body(bytes)),
+            tag::BIND => self.bind(frame, item, item.body(bytes)),
+            tag::DESCRIBE => self.describe(frame, item, item.body(bytes)),
+            tag::CLOSE => match Named::read(item.body(bytes)) {
+                Some(Named::Statement(name)) if !name.is_empty() => {
+                    self.pass(CLOSE_NOTHING, Owed::new(Kind::Close));
+                }
+                _ => self.pass(frame, Owed::new(Kind::Close)),
+            },
+            tag::EXECUTE => {
+                self.pass(frame, Owed { verdict: item.verdict.clone(), ..Owed::new(Kind::Execute) });
+            }
+            tag::SYNC => self.pass(frame, Owed::new(Kind::Sync)),
+            tag::FLUSH => self.out.extend_from_slice(frame),
+            // Copy messages outside of a COPY: PostgreSQL drops them too.
+            _ => {}
+        }
+    }
+
+    fn pass(&mut self, frame: &[u8], owed: Owed) {
+        self.out.extend_from_slice(frame);
+        self.answer.expect(owed);
+    }
+
+    fn parse(&mut self, frame: &[u8], item: &Item, body: &[u8]) {
+        match &item.statement {
+            None => {
+                self.backend.unnamed = item.unnamed;
+                self.pass(frame, Owed::new(Kind::Parse));
+            }
+            // Parsed anew even where the backend has it, so that an error comes now and a changed table is seen.
+            Some(statement) => {
+                self.forget(statement);
+                let name = statement.name();
+                if let Some(parse) = Parse::read(body) {
+                    build::parse(self.out, &name, parse.sql, parse.types);
+                }
+                self.answer.expect(Owed::new(Kind::Parse));
+                self.remember(statement);
+            }
+        }
+    }
+
+    fn bind(&mut self, frame: &[u8], item: &Item, body: &[u8]) {
+        match (&item.statement, Bind::read(body)) {
+            (Some(statement), Some(bind)) => {
+                self.provide(statement);
+                build::frame(self.out, tag::BIND, |out| {
+                    build::cstr(out, bind.portal);
+                    build::cstr(out, &statement.name());
+                    out.extend_from_slice(bind.tail);
+                });
+                self.answer.expect(Owed::new(Kind::Bind));
+            }
+            _ => {
+                self.provide_unnamed(item.unnamed);
+                self.pass(frame, Owed::new(Kind::Bind));
+            }
+        }
+    }
+
+    fn describe(&mut self, frame: &[u8], item: &Item, body: &[u8]) {
+        match (&item.statement, Named::read(body)) {
+            (Some(statement), _) => {
+                self.provide(statement);
+                build::frame(self.out, tag::DESCRIBE, |out| {
+                    out.push(b'S');
+                    build::cstr(out, &statement.name());
+                });
+                self.answer.expect(Owed::new(Kind::Describe));
+            }
+            (None, Some(Named::Statement(_))) => {
+                self.provide_unnamed(item.unnamed);
+                self.pass(frame, Owed::new(Kind::Describe));
+            }
+            _ => self.pass(frame, Owed::new(Kind::Describe)),
+        }
+    }
+
+    /// Sees to it that the backend has the statement, parsed under the session's own search path and role.
+    fn provide(&mut self, statement: &Rc<Statement>) {
+        if self.backend.prepared.get(&statement.id) == Some(&Prepared { naming: self.naming }) {
+            return;
+        }
+        self.forget(statement);
+        build::parse(self.out, &statement.name(), &statement.sql, &statement.types);
+        self.answer.expect(Owed::hidden(Kind::Parse));
+        self.remember(statement);
+    }
+
+    /// Sees to it that the backend's unnamed statement is the session's, or none: never another session's.
+    fn provide_unnamed(&mut self, token: u64) {
+        if token != 0 && self.backend.unnamed == token {
+            return;
+        }
+        if token != 0 && token == self.unnamed.token {
+            self.out.extend_from_slice(&self.unnamed.frame);
+            self.answer.expect(Owed::hidden(Kind::Parse));
+        } else {
+            build::close_statement(self.out, b"");
+            self.answer.expect(Owed::hidden(Kind::Close));
+        }
+        self.backend.unnamed = token;
+    }
+
+    fn forget(&mut self, statement: &Statement) {
+        if self.backend.prepared.remove(&statement.id).is_some() {
+            build::close_statement(self.out, &statement.name());
+            self.answer.expect(Owed::hidden(Kind::Close));
+        }
+    }
+
+    fn remember(&mut self, statement: &Statement) {
+        if self.backend.prepared.len() >= MAX_PREPARED
+            && let Some(id) = self.backend.prepared.keys().next().copied()
+        {
+            let victim =
+                Statement { id, sql: [].into(), types: [].into(), verdict: Rc::clone(&statement.verdict) };
+            self.forget(&victim);
+        }
+        self.backend.prepared.insert(statement.id, Prepared { naming: self.naming });
+        self.parsed.push(statement.id);
+    }
+}
+
+/// A batch failed: whether the backend has what it parsed is not known. Closing a statement that isn't there is no error, so
+/// each is closed and parsed again at its next use.
+pub(super) fn doubt(backend: &mut Backend, parsed: &[u64]) {
+    for id in parsed {
+        if let Some(prepared) = backend.prepared.get_mut(id) {
+            prepared.naming = UNSURE;
+        }
+    }
+    backend.unnamed = 0;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Frames;
+
+    #[test]
+    fn the_fixed_messages_are_whole_frames() {
+        for bytes in [NO_PORTAL, CLOSE_NOTHING] {
+            let mut frames = Frames::new(bytes, 100);
+            assert_eq!(frames.next_frame().unwrap().unwrap().bytes, bytes);
+        }
+    }
+}

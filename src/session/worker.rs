@@ -1,0 +1,383 @@
+//! What the sessions of one worker thread share: pools, classes, statements, buffers, the topology as last seen. Reached without
+//! a lock; other threads reach a worker only through its mailbox.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use foldhash::fast::RandomState;
+use tokio::sync::{mpsc, watch};
+
+use super::batch::Item;
+use super::handle::Handle;
+use super::shared::{Identity, Shared};
+use super::statements::Registry;
+use super::{open, plan};
+use crate::backend::Backend;
+use crate::metrics;
+use crate::pool::{AcquireError, Limits, Pool, Refusal};
+use crate::routing::Turn;
+use crate::sql::{ClassCache, Lexing, Verdict};
+use crate::topology::{Member, Topology};
+
+/// Bytes of the buffer that all sessions of a worker read into.
+const SCRATCH_LEN: usize = 64 << 10;
+
+/// The longest text whose class is kept, in bytes: searches carry their vector and never come again.
+const LONGEST_CACHED: usize = 4096;
+
+/// Buffers kept for sessions that have a statement under way.
+const SPARE_BUFFERS: usize = 64;
+
+/// A message from another thread.
+#[derive(Debug)]
+pub enum Mail {
+    /// Another worker has sessions that wait for a backend of this identity and member; it gets an idle one if there is one.
+    Wanted {
+        /// Which worker asks.
+        by: usize,
+        /// Whose backends.
+        identity: Arc<Identity>,
+        /// The member's number.
+        member: u16,
+    },
+    /// A backend that another worker gave.
+    Backend(Box<Backend>, Arc<Identity>),
+    /// A client asks to cancel what this session runs.
+    Cancel(u32),
+    /// End the session of this number, for an operator.
+    Kill(u32),
+    /// Finish: sessions end when they are idle, at once if `now`.
+    Drain {
+        /// Cut transactions too.
+        now: bool,
+    },
+}
+
+/// One identity's pools on one worker, by member number.
+#[derive(Debug)]
+pub(super) struct Pools {
+    pub(super) identity: Arc<Identity>,
+    by_member: RefCell<Vec<Option<Rc<Pool>>>>,
+}
+
+/// The context of one worker thread.
+pub struct Worker {
+    pub(super) index: usize,
+    pub(super) shared: Arc<Shared>,
+    pub(super) scratch: RefCell<Box<[u8]>>,
+    topology: RefCell<Arc<Topology>>,
+    feed: RefCell<watch::Receiver<Arc<Topology>>>,
+    pub(super) classes: RefCell<ClassCache>,
+    pub(super) statements: RefCell<Registry>,
+    pub(super) sessions: RefCell<HashMap<u32, Rc<Handle>, RandomState>>,
+    pub(super) reads: Turn,
+    pub(super) searches: Turn,
+    pub(super) parses: Cell<u64>,
+    pub(super) draining: Cell<bool>,
+    pub(super) metrics: metrics::Worker,
+    opaque: Rc<Verdict>,
+    spare: RefCell<Vec<Vec<u8>>>,
+    spare_items: RefCell<Vec<Vec<Item>>>,
+    identities: RefCell<HashMap<u64, Rc<Pools>, RandomState>>,
+    limits: Rc<Limits>,
+}
+
+impl Worker {
+    /// Worker number `index` of those that share `shared`.
+    pub fn new(index: usize, shared: Arc<Shared>, metrics: metrics::Worker) -> Rc<Self> {
+        let pool = &shared.config.pool;
+        let limits = Rc::new(Limits {
+            wait: pool.wait,
+            max_waiting: pool.max_waiting,
+            idle_timeout: pool.idle_timeout,
+            lifetime: pool.lifetime,
+        });
+        let mut feed = shared.topology.clone();
+        let topology = feed.borrow_and_update().clone();
+        Rc::new(Self {
+            index,
+            scratch: RefCell::new(vec![0; SCRATCH_LEN].into()),
+            topology: RefCell::new(topology),
+            feed: RefCell::new(feed),
+            classes: RefCell::new(ClassCache::new(shared.config.routing.class_cache, LONGEST_CACHED)),
+            statements: RefCell::new(Registry::new(index, shared.config.routing.class_cache)),
+            sessions: RefCell::default(),
+            reads: Turn::default(),
+            searches: Turn::default(),
+            parses: Cell::new(1),
+            draining: Cell::new(false),
+            metrics,
+            opaque: Rc::new(plan::opaque_verdict()),
+            spare: RefCell::default(),
+            spare_items: RefCell::default(),
+            identities: RefCell::default(),
+            limits,
+            shared,
+        })
+    }
+
+    /// Runs the worker's own tasks until the mailbox closes: the topology followed, mail taken, pools swept.
+    pub async fn run(self: Rc<Self>, mut mail: mpsc::Receiver<Mail>) {
+        let mut topology = self.shared.topology.clone();
+        let mut sweep = tokio::time::interval(std::time::Duration::from_millis(100));
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                changed = topology.changed() => {
+                    if changed.is_err() { return }
+                    self.refresh();
+                }
+                message = mail.recv() => match message {
+                    Some(message) => self.take_mail(message),
+                    None => return,
+                },
+                _ = sweep.tick() => self.sweep(),
+            }
+        }
+    }
+
+    /// The topology, taken anew if the control path has published another since.
+    #[inline]
+    pub(super) fn topology(&self) -> Arc<Topology> {
+        if self.is_outdated() {
+            self.refresh();
+        }
+        Arc::clone(&self.topology.borrow())
+    }
+
+    /// Whether the control path has published another topology since: one atomic load.
+    #[inline]
+    pub(super) fn is_outdated(&self) -> bool {
+        self.feed.borrow().has_changed().unwrap_or(false)
+    }
+
+    /// What `text` is, from the cache where it is there.
+    pub(super) fn verdict(&self, text: &[u8], lexing: &Lexing) -> Rc<Verdict> {
+        let functions = self.shared.functions.load();
+        self.classes.borrow_mut().classify(text, lexing, &functions)
+    }
+
+    /// A number for a Parse of the unnamed statement, on this worker never given before.
+    pub(super) fn next_parse(&self) -> u64 {
+        let n = self.parses.get();
+        self.parses.set(n + 1);
+        (self.index as u64) << 48 | n
+    }
+
+    /// An empty buffer with room.
+    pub(super) fn buffer(&self) -> Vec<u8> {
+        self.spare.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(4096))
+    }
+
+    /// Takes a buffer back; big ones and those over the number kept are freed.
+    pub(super) fn give_buffer(&self, mut buffer: Vec<u8>) {
+        let mut spare = self.spare.borrow_mut();
+        if buffer.capacity() <= SCRATCH_LEN && buffer.capacity() > 0 && spare.len() < SPARE_BUFFERS {
+            buffer.clear();
+            spare.push(buffer);
+        }
+    }
+
+    /// What stands for a statement that can't be seen.
+    pub(super) fn call_verdict(&self) -> Rc<Verdict> {
+        Rc::clone(&self.opaque)
+    }
+
+    /// An empty list for a batch's messages.
+    pub(super) fn items(&self) -> Vec<Item> {
+        self.spare_items.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes it back.
+    pub(super) fn give_items(&self, mut items: Vec<Item>) {
+        items.clear();
+        let mut spare = self.spare_items.borrow_mut();
+        if items.capacity() <= 1024 && spare.len() < SPARE_BUFFERS {
+            spare.push(items);
+        }
+    }
+
+    /// The pools of an identity on this worker.
+    pub(super) fn pools(&self, identity: &Arc<Identity>) -> Rc<Pools> {
+        let mut identities = self.identities.borrow_mut();
+        let pools = identities.entry(identity.id).or_insert_with(|| {
+            Rc::new(Pools { identity: Arc::clone(identity), by_member: RefCell::default() })
+        });
+        Rc::clone(pools)
+    }
+
+    /// The pool of one member.
+    pub(super) fn pool(&self, pools: &Pools, member: &Member) -> Rc<Pool> {
+        let number = usize::from(member.id.0);
+        let mut by_member = pools.by_member.borrow_mut();
+        if by_member.len() <= number {
+            by_member.resize_with(number + 1, || None);
+        }
+        let pool = by_member[number].get_or_insert_with(|| {
+            let budget = self.shared.budget(&pools.identity, member.id.0);
+            Rc::new(Pool::new(member.id.0, member.generation, budget, Rc::clone(&self.limits)))
+        });
+        if pool.generation() != member.generation {
+            pool.renew(member.generation);
+        }
+        Rc::clone(pool)
+    }
+
+    /// Opens backends for those who wait in `pool`, as far as the budget goes; asks the other workers for idle ones when it
+    /// doesn't.
+    pub(super) fn open_more(self: &Rc<Self>, pools: &Rc<Pools>, pool: &Rc<Pool>) {
+        while pool.wants_more() {
+            match pool.begin_open() {
+                Ok(permit) => {
+                    let (worker, pools, pool) = (Rc::clone(self), Rc::clone(pools), Rc::clone(pool));
+                    tokio::task::spawn_local(async move {
+                        let outcome = open::open(&worker, &pools.identity, pool.member(), permit).await;
+                        worker.opened(&pools, &pool, outcome);
+                    });
+                }
+                Err(refusal) => {
+                    if refusal == Refusal::Member {
+                        self.close_an_idle(pool.member());
+                    }
+                    self.ask_others(&pools.identity, pool.member());
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Takes back a backend whose state is clean; where others need it more, it goes to them.
+    pub(super) fn release(self: &Rc<Self>, pools: &Rc<Pools>, pool: &Rc<Pool>, mut backend: Backend) {
+        let (_, _, _, waiting) = pool.counts();
+        if waiting == 0 && pool.budget().waiting() > 0 {
+            // Somebody on another worker waits: it may have asked before this one came free.
+            pool.closed();
+            self.send_backend(&pools.identity, backend);
+            return;
+        }
+        backend.idle_since = Instant::now();
+        pool.put_back(backend);
+    }
+
+    fn opened(self: &Rc<Self>, pools: &Rc<Pools>, pool: &Rc<Pool>, outcome: Result<Backend, AcquireError>) {
+        let failed = outcome.is_err();
+        pool.opened(outcome);
+        if !failed {
+            self.open_more(pools, pool);
+        }
+    }
+
+    fn refresh(&self) {
+        let topology = self.feed.borrow_mut().borrow_and_update().clone();
+        for member in topology.members.iter() {
+            for pools in self.identities.borrow().values() {
+                if let Some(Some(pool)) = pools.by_member.borrow().get(usize::from(member.id.0)) {
+                    pool.renew(member.generation);
+                }
+            }
+        }
+        *self.topology.borrow_mut() = Arc::clone(&topology);
+        for handle in self.sessions.borrow().values() {
+            handle.topology_changed(&topology);
+        }
+    }
+
+    fn take_mail(self: &Rc<Self>, mail: Mail) {
+        match mail {
+            Mail::Wanted { by, identity, member } => {
+                let pools = self.identities.borrow().get(&identity.id).map(Rc::clone);
+                let pool = pools.and_then(|pools| pools.by_member.borrow().get(usize::from(member))?.clone());
+                if let Some(backend) = pool.and_then(|pool| pool.give_away()) {
+                    self.shared.post(by, Mail::Backend(Box::new(backend), identity));
+                }
+            }
+            Mail::Backend(backend, identity) => self.adopt(*backend, &identity),
+            Mail::Cancel(session) => self.with_session(session, Handle::cancel),
+            Mail::Kill(session) => self.with_session(session, Handle::kill),
+            Mail::Drain { now } => {
+                self.draining.set(true);
+                for handle in self.sessions.borrow().values() {
+                    handle.drain(now);
+                }
+            }
+        }
+    }
+
+    fn with_session(&self, session: u32, act: impl Fn(&Handle)) {
+        if let Some(handle) = self.sessions.borrow().get(&session) {
+            act(handle);
+        }
+    }
+
+    fn adopt(self: &Rc<Self>, backend: Backend, identity: &Arc<Identity>) {
+        let topology = self.topology();
+        let member = topology.members.iter().find(|member| member.id.0 == backend.member);
+        // One of a member that is gone, or whose socket can't be taken over, is closed.
+        let (Some(member), Ok(stream)) = (member, backend.stream.move_here()) else { return };
+        let pools = self.pools(identity);
+        self.pool(&pools, member).adopt(Backend { stream, ..backend });
+    }
+
+    /// Gives a backend to a worker where somebody waits for one.
+    fn send_backend(&self, identity: &Arc<Identity>, backend: Backend) {
+        let workers = self.shared.workers();
+        if let Some(to) = (1..workers).map(|n| (self.index + n) % workers).next() {
+            self.shared.post(to, Mail::Backend(Box::new(backend), Arc::clone(identity)));
+        }
+    }
+
+    fn ask_others(&self, identity: &Arc<Identity>, member: u16) {
+        for to in (0..self.shared.workers()).filter(|to| *to != self.index) {
+            self.shared.post(to, Mail::Wanted { by: self.index, identity: Arc::clone(identity), member });
+        }
+    }
+
+    /// Frees a place in a member's budget that an idle backend of another user or database holds.
+    fn close_an_idle(&self, member: u16) {
+        for pools in self.identities.borrow().values() {
+            if let Some(Some(pool)) = pools.by_member.borrow().get(usize::from(member))
+                && pool.give_away().is_some()
+            {
+                return;
+            }
+        }
+    }
+
+    fn sweep(self: &Rc<Self>) {
+        let now = Instant::now();
+        let all: Vec<_> = self.identities.borrow().values().map(Rc::clone).collect();
+        for pools in all {
+            let by_member: Vec<_> = pools.by_member.borrow().iter().flatten().map(Rc::clone).collect();
+            for pool in by_member {
+                pool.sweep(now);
+                self.open_more(&pools, &pool);
+            }
+        }
+        self.shared.sessions[self.index].store(self.sessions.borrow().len(), Relaxed);
+    }
+
+    /// Counts for `/pools` and the gauges: member, user, database, idle, busy, opening, waiting.
+    pub(super) fn pool_counts(&self) -> Vec<(u16, Arc<Identity>, (usize, usize, usize, usize))> {
+        let identities = self.identities.borrow();
+        let pools = identities.values().flat_map(|pools| {
+            let by_member = pools.by_member.borrow();
+            by_member
+                .iter()
+                .flatten()
+                .map(|pool| (pool.member(), Arc::clone(&pools.identity), pool.counts()))
+                .collect::<Vec<_>>()
+        });
+        pools.collect()
+    }
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("index", &self.index).finish_non_exhaustive()
+    }
+}
