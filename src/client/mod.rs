@@ -1,1 +1,17 @@
-//! One application's connection until it may ask.
+//! One application's connection until it may ask: listener, handshake, authentication.
+//!
+//! A connection leaves here logged in ([`Accepted`]), as a cancel request, or closed. Nothing here knows a server:
+//! verifiers come through [`Verifiers`], what a cancel request reaches through [`CancelKeys`].
+
+mod cancel;
+mod handshake;
+mod listener;
+mod login;
+mod opening;
+mod verifiers;
+
+pub use cancel::{CancelEntry, CancelKeys, Target};
+pub use handshake::{Accepted, HandshakeConfig, HandshakeError, Outcome, accept, refuse};
+pub use listener::{ClientGuard, Counters, Incoming, ListenLimits, Listener, Worker};
+pub use login::RoleGuard;
+pub use verifiers::{Lookup, LookupFuture, Verifiers, VerifiersConfig};

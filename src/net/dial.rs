@@ -35,3 +35,15 @@ pub async fn dial(host: &str, port: u16, timeout: Duration, keep_alive: &KeepAli
     tune(&stream, keep_alive)?;
     Ok(stream)
 }
+
+/// Whether bytes have come in that nobody has read.
+///
+/// # Errors
+/// Those of `recv`.
+pub fn has_pending(stream: &TcpStream) -> io::Result<bool> {
+    match SockRef::from(stream).peek(&mut [std::mem::MaybeUninit::uninit()]) {
+        Ok(bytes) => Ok(bytes > 0),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
+}

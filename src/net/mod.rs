@@ -4,5 +4,5 @@ mod dial;
 mod stream;
 pub mod tls;
 
-pub use dial::{dial, tune};
+pub use dial::{dial, has_pending, tune};
 pub use stream::Stream;

@@ -63,6 +63,9 @@ pub enum ScramError {
     /// The other side's message is not SCRAM; the text says what is wrong with it.
     #[error("malformed SCRAM message: {0}")]
     Malformed(&'static str),
+    /// The client picked a mechanism that was not offered.
+    #[error("client selected an invalid SASL authentication mechanism")]
+    Mechanism,
     /// The nonce is not the one of this exchange, or does not extend ours.
     #[error("invalid SCRAM response: nonce does not match")]
     Nonce,

@@ -60,7 +60,7 @@ impl ServerStart {
     /// Takes the client's first message and makes the challenge from the user's verifier.
     ///
     /// # Errors
-    /// [`ScramError::Malformed`] for what is not SCRAM or a mechanism that was not offered,
+    /// [`ScramError::Malformed`] for what is not SCRAM, [`ScramError::Mechanism`] for one that was not offered,
     /// [`ScramError::Downgrade`] when the offer of channel binding did not reach the client.
     pub fn handle_client_first(
         self,
@@ -69,7 +69,7 @@ impl ServerStart {
         verifier: Verifier,
     ) -> Result<ServerChallenge, ScramError> {
         if !self.mechanisms().contains(&mechanism) {
-            return Err(ScramError::Malformed("client selected an invalid SASL authentication mechanism"));
+            return Err(ScramError::Mechanism);
         }
         let gs2 = gs2(text(message)?, &self.channel)?;
         if gs2.bound != (mechanism == SCRAM_SHA_256_PLUS) {

@@ -1,0 +1,256 @@
+//! Accepts connections, applies the limits, and hands each to the worker with the fewest sessions.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use super::cancel::CancelKeys;
+use super::handshake::{HandshakeConfig, refuse};
+use crate::config::KeepAlive;
+use crate::net::tune;
+use crate::wire::{Refusal, SqlState};
+
+/// How long a connection over the limit may take to hear so.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How many may be told at once; the others are closed without a word.
+const MAX_REFUSALS: usize = 64;
+/// Pause after a failure to accept, such as running out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Limits of `[limits]` that hold before the login.
+#[derive(Debug, Clone, Copy)]
+pub struct ListenLimits {
+    /// Clients in all.
+    pub clients: usize,
+    /// Clients of one address; 0 is no limit.
+    pub clients_per_address: usize,
+    /// Socket options.
+    pub keep_alive: KeepAlive,
+}
+
+/// How many clients there are.
+#[derive(Debug, Default)]
+pub struct Counters {
+    clients: AtomicUsize,
+    by_address: DashMap<IpAddr, usize, foldhash::fast::RandomState>,
+}
+
+/// One client's place; given back when dropped.
+#[derive(Debug)]
+pub struct ClientGuard {
+    counters: Arc<Counters>,
+    address: IpAddr,
+    sessions: Option<Arc<AtomicUsize>>,
+}
+
+/// A connection on its way to a worker.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Its socket, tied to no runtime yet: the worker makes a tokio one of it.
+    pub tcp: std::net::TcpStream,
+    /// Where it comes from.
+    pub peer: SocketAddr,
+    /// Its place, kept while it lives.
+    pub guard: ClientGuard,
+}
+
+/// One worker as the acceptor sees it.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    /// Takes connections up.
+    pub incoming: mpsc::Sender<Incoming>,
+    /// Its connections; counted by [`ClientGuard`].
+    pub sessions: Arc<AtomicUsize>,
+}
+
+/// The listening sockets.
+#[derive(Debug)]
+pub struct Listener {
+    sockets: Vec<TcpListener>,
+}
+
+/// What the accepting tasks share.
+struct Acceptor {
+    limits: ListenLimits,
+    counters: Arc<Counters>,
+    workers: Vec<Worker>,
+    handshake: Arc<ArcSwap<HandshakeConfig>>,
+    cancel_keys: Arc<CancelKeys>,
+    refusals: Arc<Semaphore>,
+}
+
+impl Counters {
+    /// Clients now.
+    pub fn clients(&self) -> usize {
+        self.clients.load(Ordering::Relaxed)
+    }
+
+    /// A place for a client of `address`, if there is one.
+    pub fn admit(self: &Arc<Self>, address: IpAddr, limits: &ListenLimits) -> Option<ClientGuard> {
+        let before = self.clients.fetch_add(1, Ordering::AcqRel);
+        *self.by_address.entry(address).or_default() += 1;
+        // Counts both down again if it is dropped below.
+        let guard = ClientGuard { counters: Arc::clone(self), address, sessions: None };
+        let here = self.by_address.get(&address).map_or(0, |count| *count);
+        let within = before < limits.clients
+            && (limits.clients_per_address == 0 || here <= limits.clients_per_address);
+        within.then_some(guard)
+    }
+}
+
+impl Drop for ClientGuard {
+    fn drop(&mut self) {
+        self.counters.clients.fetch_sub(1, Ordering::AcqRel);
+        if let Some(mut count) = self.counters.by_address.get_mut(&self.address) {
+            *count -= 1;
+        }
+        self.counters.by_address.remove_if(&self.address, |_, count| *count == 0);
+        if let Some(sessions) = &self.sessions {
+            sessions.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Listener {
+    /// Binds all addresses. Must be called on the runtime that runs it.
+    ///
+    /// # Errors
+    /// Those of `bind`, with the address in the text.
+    pub fn bind(addresses: &[SocketAddr], backlog: u32) -> io::Result<Self> {
+        let sockets = addresses.iter().map(|&address| {
+            bind(address, backlog)
+                .map_err(|error| io::Error::new(error.kind(), format!("can't listen on {address}: {error}")))
+        });
+        Ok(Self { sockets: sockets.collect::<io::Result<_>>()? })
+    }
+
+    /// The addresses as they came out, where port 0 was asked for.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+    }
+
+    /// Accepts until it is dropped.
+    pub async fn run(
+        self,
+        limits: ListenLimits,
+        counters: Arc<Counters>,
+        workers: Vec<Worker>,
+        handshake: Arc<ArcSwap<HandshakeConfig>>,
+        cancel_keys: Arc<CancelKeys>,
+    ) {
+        let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
+        let acceptor = Arc::new(Acceptor { limits, counters, workers, handshake, cancel_keys, refusals });
+        let mut tasks = JoinSet::new();
+        for socket in self.sockets {
+            let acceptor = Arc::clone(&acceptor);
+            tasks.spawn(async move { acceptor.accept(socket).await });
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+impl Acceptor {
+    async fn accept(&self, socket: TcpListener) {
+        loop {
+            match socket.accept().await {
+                Ok((tcp, peer)) => self.take(tcp, peer),
+                Err(error) => {
+                    tracing::warn!(%error, "can't accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn take(&self, tcp: TcpStream, peer: SocketAddr) {
+        let Some(guard) = self.counters.admit(peer.ip(), &self.limits) else {
+            return self.turn_away(tcp, peer);
+        };
+        if let Err(error) = tune(&tcp, &self.limits.keep_alive) {
+            // The client is gone already.
+            tracing::debug!(%peer, %error, "can't set socket options");
+            return;
+        }
+        if let Some((tcp, peer)) = self.hand_over(tcp, peer, guard) {
+            self.turn_away(tcp, peer);
+        }
+    }
+
+    /// Gives a connection to the worker with the fewest; gives it back when none takes it.
+    fn hand_over(
+        &self,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        mut guard: ClientGuard,
+    ) -> Option<(TcpStream, SocketAddr)> {
+        let room =
+            self.workers.iter().filter_map(|worker| Some((worker, worker.incoming.try_reserve().ok()?)));
+        let Some((worker, place)) = room.min_by_key(|(worker, _)| worker.sessions.load(Ordering::Relaxed))
+        else {
+            return Some((tcp, peer));
+        };
+        worker.sessions.fetch_add(1, Ordering::AcqRel);
+        guard.sessions = Some(Arc::clone(&worker.sessions));
+        match tcp.into_std() {
+            Ok(tcp) => place.send(Incoming { tcp, peer, guard }),
+            Err(error) => tracing::warn!(%peer, %error, "can't hand a connection over"),
+        }
+        None
+    }
+
+    fn turn_away(&self, tcp: TcpStream, peer: SocketAddr) {
+        tracing::debug!(%peer, "too many clients");
+        let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() else { return };
+        let (handshake, cancel_keys) = (self.handshake.load_full(), Arc::clone(&self.cancel_keys));
+        tokio::spawn(async move {
+            let refusal = Refusal::new(SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already");
+            if let Some((process_id, secret)) = refuse(tcp, &handshake, &refusal, REFUSAL_TIMEOUT).await {
+                cancel_keys.cancel(process_id, &secret);
+            }
+            drop(place);
+        });
+    }
+}
+
+fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(backlog)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(clients: usize, clients_per_address: usize) -> ListenLimits {
+        let second = Duration::from_secs(1);
+        let keep_alive = KeepAlive { idle: second, interval: second, count: 1, user_timeout: second };
+        ListenLimits { clients, clients_per_address, keep_alive }
+    }
+
+    #[test]
+    fn places_are_limited_and_given_back() {
+        let (here, there) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        let counters = Arc::new(Counters::default());
+        let limits = limits(3, 2);
+        let first = counters.admit(here, &limits).unwrap();
+        let _second = counters.admit(here, &limits).unwrap();
+        assert!(counters.admit(here, &limits).is_none(), "over the limit of one address");
+        let _third = counters.admit(there, &limits).unwrap();
+        assert!(counters.admit(there, &limits).is_none(), "over the limit in all");
+        assert_eq!(counters.clients(), 3);
+        drop(first);
+        let _again = counters.admit(here, &limits).unwrap();
+        drop((_second, _third, _again));
+        assert_eq!((counters.clients(), counters.by_address.len()), (0, 0));
+    }
+}

@@ -1,0 +1,215 @@
+//! Authentication as a server: SCRAM by the role's verifier, then whether the role may come in.
+//!
+//! Words, SQLSTATEs and their order are PostgreSQL's: password (a wrong one, an unknown user and an expired one
+//! look alike), then `NOLOGIN`, then the connection limit.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::handshake::{Accepted, HandshakeConfig, HandshakeError, close_behind, close_with};
+use super::verifiers::{SessionCount, Subject, Verifiers};
+use crate::net::Stream;
+use crate::scram::{
+    Channel, Credentials, LookupError, Nonce, Proven, ScramError, Secret, ServerStart, Unusable,
+};
+use crate::wire::frame::frame_len;
+use crate::wire::login;
+use crate::wire::startup::Startup;
+use crate::wire::tags::frontend;
+use crate::wire::{HEADER_LEN, Refusal, SqlState};
+
+/// The longest message of a login, in bytes.
+const MAX_PASSWORD_MESSAGE: usize = 16 * 1024;
+
+/// One of its role's sessions; counts down when dropped.
+#[derive(Debug)]
+pub struct RoleGuard {
+    _count: SessionCount,
+}
+
+/// A login that goes wrong: what the client is told, and what it isn't.
+struct Failure {
+    refusal: Refusal,
+    why: Option<String>,
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, why: None }
+    }
+}
+
+/// Either the login goes on, or it ended in a failure that the client is to be told.
+type Step<T> = Result<Result<T, Failure>, HandshakeError>;
+
+pub(super) async fn log_in(
+    mut stream: Stream,
+    peer: SocketAddr,
+    startup: Startup,
+    config: &HandshakeConfig,
+    verifiers: &Verifiers,
+) -> Result<Accepted, HandshakeError> {
+    if config.require_tls && !stream.is_tls() {
+        return Err(close_with(stream, no_entry(peer, &startup)).await);
+    }
+    let user: Arc<str> = Arc::from(startup.user.as_str());
+    let (proven, subject) = match authenticate(&mut stream, &startup, &user, config, verifiers).await? {
+        Ok(proven) => proven,
+        Err(Failure { refusal, why }) => return Err(close_behind(stream, Vec::new(), refusal, why).await),
+    };
+    let mut greeting = Vec::with_capacity(128);
+    login::authentication_sasl_final(&mut greeting, &proven.server_final);
+    login::authentication_ok(&mut greeting);
+    let role_guard = match admit(&user, &subject, verifiers) {
+        Ok(guard) => guard,
+        Err(refusal) => return Err(close_behind(stream, greeting, refusal, None).await),
+    };
+    let secret = match subject.password {
+        Some(password) => Secret::Password(password),
+        None => Secret::Keys(proven.keys),
+    };
+    Ok(Accepted {
+        stream,
+        peer,
+        database: startup.database.clone(),
+        minor: startup.negotiated_minor(),
+        replication: startup.replication,
+        parameters: startup.parameters,
+        credentials: Arc::new(Credentials { user: Arc::clone(&user), secret }),
+        user,
+        greeting,
+        role_guard,
+    })
+}
+
+/// The SCRAM exchange.
+async fn authenticate(
+    stream: &mut Stream,
+    startup: &Startup,
+    user: &Arc<str>,
+    config: &HandshakeConfig,
+    verifiers: &Verifiers,
+) -> Step<(Proven, Subject)> {
+    let start = ServerStart::new(channel(stream, config), Nonce::from_random(rand::random()));
+    let mut out = Vec::with_capacity(128);
+    if startup.needs_negotiation() {
+        login::negotiate_protocol_version(&mut out, startup);
+    }
+    login::authentication_sasl(&mut out, start.mechanisms());
+    stream.write_all(&out).await?;
+
+    // The lookup runs while the client thinks.
+    let (message, subject) = tokio::join!(read_response(stream, user), verifiers.subject(user));
+    let message = match message? {
+        Ok(message) => message,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let subject = match subject {
+        Ok(subject) => subject,
+        Err(error) => return Ok(Err(no_lookup(&error))),
+    };
+    let Some((mechanism, first)) = login::sasl_initial_response(&message) else {
+        return Ok(Err(scram_refusal(ScramError::Mechanism, user).into()));
+    };
+    let challenge = match start.handle_client_first(mechanism, first, subject.verifier.clone()) {
+        Ok(challenge) => challenge,
+        Err(error) => return Ok(Err(scram_refusal(error, user).into())),
+    };
+    out.clear();
+    login::authentication_sasl_continue(&mut out, challenge.server_first());
+    stream.write_all(&out).await?;
+
+    let message = match read_response(stream, user).await? {
+        Ok(message) => message,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    Ok(match challenge.handle_client_final(&message) {
+        Ok(proven) => Ok((proven, subject)),
+        Err(error) => {
+            verifiers.doubt(user);
+            let why = subject.unusable.filter(|_| error == ScramError::WrongProof);
+            Err(Failure {
+                refusal: scram_refusal(error, user),
+                why: why.map(|why: Unusable| why.to_string()),
+            })
+        }
+    })
+}
+
+/// Whether a role that has proved itself may come in.
+fn admit(user: &Arc<str>, subject: &Subject, verifiers: &Verifiers) -> Result<RoleGuard, Refusal> {
+    let mut limit = None;
+    if let Some(role) = &subject.role {
+        if !role.can_login {
+            let text = format!("role \"{user}\" is not permitted to log in");
+            return Err(Refusal::new(SqlState::INVALID_AUTHORIZATION, text));
+        }
+        limit = role.connection_limit.filter(|_| !role.superuser);
+    }
+    match verifiers.count_session(user, limit) {
+        Some(count) => Ok(RoleGuard { _count: count }),
+        None => {
+            let text = format!("too many connections for role \"{user}\"");
+            Err(Refusal::new(SqlState::TOO_MANY_CONNECTIONS, text))
+        }
+    }
+}
+
+/// The body of the client's next message, which has to be a SASL response.
+async fn read_response(stream: &mut Stream, user: &str) -> Step<Vec<u8>> {
+    let mut header = [0; HEADER_LEN];
+    stream.read_exact(&mut header).await?;
+    if header[0] != frontend::PASSWORD {
+        let text = format!("expected SASL response, got message type {}", header[0]);
+        return Ok(Err(Refusal::new(SqlState::PROTOCOL_VIOLATION, text).into()));
+    }
+    let Ok(Some(len)) = frame_len(&header, MAX_PASSWORD_MESSAGE) else {
+        let why = Some("a message of the login is too long".to_owned());
+        return Ok(Err(Failure { refusal: wrong_password(user), why }));
+    };
+    let mut body = vec![0; len - HEADER_LEN];
+    stream.read_exact(&mut body).await?;
+    Ok(Ok(body))
+}
+
+fn channel(stream: &Stream, config: &HandshakeConfig) -> Channel {
+    let end_point = config.tls.as_ref().and_then(|tls| tls.end_point.clone());
+    end_point.filter(|_| stream.is_tls()).map_or(Channel::Unbound, Channel::ServerEndPoint)
+}
+
+fn wrong_password(user: &str) -> Refusal {
+    Refusal::new(SqlState::INVALID_PASSWORD, format!("password authentication failed for user \"{user}\""))
+}
+
+fn no_entry(peer: SocketAddr, startup: &Startup) -> Refusal {
+    let (host, user, database) = (peer.ip(), &startup.user, &startup.database);
+    let text = format!(
+        "no pg_hba.conf entry for host \"{host}\", user \"{user}\", database \"{database}\", no encryption"
+    );
+    Refusal::new(SqlState::INVALID_AUTHORIZATION, text)
+}
+
+fn no_lookup(error: &LookupError) -> Failure {
+    let text = "the proxy can't check passwords now: no primary answers";
+    Failure { refusal: Refusal::new(SqlState::CANNOT_CONNECT_NOW, text), why: Some(error.to_string()) }
+}
+
+fn scram_refusal(error: ScramError, user: &str) -> Refusal {
+    match error {
+        ScramError::WrongProof => wrong_password(user),
+        ScramError::Mechanism => Refusal::new(SqlState::PROTOCOL_VIOLATION, error.to_string()),
+        ScramError::Nonce => Refusal::new(SqlState::PROTOCOL_VIOLATION, "invalid SCRAM response")
+            .with_detail("Nonce does not match."),
+        ScramError::ChannelBinding => Refusal::new(SqlState::INVALID_AUTHORIZATION, error.to_string()),
+        ScramError::Downgrade => Refusal::new(SqlState::INVALID_AUTHORIZATION, error.to_string()).with_detail(
+            "The client supports SCRAM channel binding but thinks the server does not.  However, this server does \
+             support channel binding.",
+        ),
+        ScramError::Malformed(detail) => {
+            Refusal::new(SqlState::PROTOCOL_VIOLATION, "malformed SCRAM message").with_detail(detail)
+        }
+        ScramError::TooManyIterations(_) | ScramError::ServerSignature | ScramError::ServerError => {
+            Refusal::new(SqlState::INTERNAL_ERROR, "SCRAM exchange failed")
+        }
+    }
+}
