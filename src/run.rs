@@ -3,6 +3,7 @@
 //! The one place that knows all parts. One thread a worker, each a single-threaded runtime with its sessions; the control path, the
 //! acceptor and HTTP on a runtime of their own.
 
+mod roles;
 mod threads;
 mod views;
 
@@ -17,6 +18,7 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc};
 
+use self::roles::RoleTls;
 use self::threads::Crew;
 use crate::admin;
 use crate::client::{
@@ -70,12 +72,13 @@ impl Proxy {
             .build()
             .context("starting the control runtime")?;
         let entered = runtime.enter();
+        let role_tls = RoleTls::new(&config)?;
         let (metrics, worker_metrics) = Metrics::new(config.listen.workers)?;
         let control = control::start(
             &config.topology,
             &config.routing,
             &config.failover,
-            control::BackendConnect::new(&config)?,
+            roles::monitor(&config, &role_tls)?,
         )?;
         let cancels = Arc::new(CancelKeys::default());
         let (mailboxes, mail): (Vec<_>, Vec<_>) =
@@ -93,7 +96,7 @@ impl Proxy {
             config: Arc::clone(&config),
         });
         let handshake = Arc::new(ArcSwap::from_pointee(handshake(&config)?));
-        let verifiers = Arc::new(verifiers(&config, &control)?);
+        let verifiers = Arc::new(verifiers(&config, &control, &role_tls)?);
         let (seats, arrivals): (Vec<_>, Vec<_>) = (0..config.listen.workers)
             .map(|_| {
                 let (incoming, arrivals) = mpsc::channel(ARRIVALS);
@@ -114,7 +117,7 @@ impl Proxy {
             cancels,
         ))
         .abort_handle();
-        let reload = reloader(path.to_owned(), Arc::clone(&config), handshake, Arc::clone(&shared), set_level);
+        let reload = reloader(path.to_owned(), role_tls, handshake, Arc::clone(&shared), set_level);
         let admin = views::serve(&config, metrics, &control, &shared, &crew, reload)?;
         drop(entered);
         tracing::info!(listen = %join(&addresses), workers = config.listen.workers, "pg-ha-proxy takes connections");
@@ -220,14 +223,14 @@ fn listen_limits(config: &Config) -> ListenLimits {
     }
 }
 
-fn verifiers(config: &Config, control: &Control) -> anyhow::Result<Verifiers> {
+fn verifiers(config: &Config, control: &Control, tls: &RoleTls) -> anyhow::Result<Verifiers> {
     let secret = match &config.auth.cluster_secret_file {
         Some(path) => {
             std::fs::read(path).with_context(|| format!("auth.cluster_secret_file: {}", path.display()))?
         }
         None => rand::random::<[u8; 32]>().to_vec(),
     };
-    let lookup = control::lookup::start(config, control.topology.clone())?;
+    let lookup = roles::lookup(config, tls, control.topology.clone())?;
     let settings = VerifiersConfig {
         ttl: config.auth.cache_ttl,
         stale: STALE_VERIFIER,
@@ -235,13 +238,14 @@ fn verifiers(config: &Config, control: &Control) -> anyhow::Result<Verifiers> {
         capacity: ROLES,
         cluster_secret: secret.into(),
     };
-    Ok(Verifiers::new(&config.users, lookup, settings)?)
+    Verifiers::new(&config.users, lookup, settings)
+        .map_err(|(user, error)| anyhow::anyhow!("[[users]] {user}: {error}"))
 }
 
 /// What a reload does: everything that can change without a restart, or nothing.
 fn reloader(
     path: PathBuf,
-    running: Arc<Config>,
+    role_tls: RoleTls,
     handshake_config: Arc<ArcSwap<HandshakeConfig>>,
     shared: Arc<Shared>,
     set_level: SetLevel,
@@ -252,11 +256,11 @@ fn reloader(
             let config = crate::config::reload(&path)?;
             let handshake = handshake(&config)?;
             let backend_tls = ClientTls::new(&config.tls, None)?;
+            role_tls.renew(&config)?;
             handshake_config.store(Arc::new(handshake));
             shared.backend_tls.store(Arc::new(backend_tls));
             shared.functions.store(Arc::new(functions(&config)));
             set_level(&config.log.level);
-            let _ = &running;
             Ok("reloaded".to_owned())
         };
         reload().map_err(|error| format!("{error:#}"))

@@ -62,6 +62,12 @@ impl Crew {
         self.sessions.load(Relaxed)
     }
 
+    /// The same, to be asked from anywhere.
+    pub(super) fn count(&self) -> impl Fn() -> usize + Send + Sync + use<> {
+        let sessions = Arc::clone(&self.sessions);
+        move || sessions.load(Relaxed)
+    }
+
     /// Waits for the threads to end, which they do when told to drain and out of sessions.
     pub(super) fn join(&mut self) {
         for thread in self.threads.drain(..) {
@@ -109,7 +115,7 @@ async fn admit(worker: std::rc::Rc<Worker>, door: &Door, incoming: Incoming) {
             door.logins.count(LoginResult::Ok);
             session::serve(worker, *accepted, Box::new(guard)).await;
         }
-        Ok(Outcome::Cancel { process_id, secret }) => worker.cancels().cancel(process_id, &secret),
+        Ok(Outcome::Cancel { process_id, secret }) => worker.shared().cancels.cancel(process_id, &secret),
         Err(error) => {
             door.logins.count(result_of(&error));
             tracing::debug!(%peer, %error, "login failed");
@@ -121,7 +127,7 @@ fn result_of(error: &HandshakeError) -> LoginResult {
     match error {
         HandshakeError::Refused { .. } => LoginResult::Refused,
         HandshakeError::Timeout => LoginResult::Timeout,
-        HandshakeError::Closed | HandshakeError::Io(_) | HandshakeError::Tls(_) => LoginResult::Broken,
+        HandshakeError::Closed | HandshakeError::Io(_) | HandshakeError::Tls(_) => LoginResult::Gone,
     }
 }
 
