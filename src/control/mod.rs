@@ -1,1 +1,5 @@
 //! The control path.
+
+mod lookup;
+
+pub use lookup::{LookupConfig, LookupTask, Lookups};
