@@ -11,6 +11,7 @@ mod driver;
 mod error;
 mod etcd;
 mod link;
+mod login;
 mod lookup;
 mod monitor;
 mod probe;
@@ -24,6 +25,7 @@ use tokio::task::JoinSet;
 use crate::config::{Failover, Routing, Source, TopologyConfig};
 use crate::topology::{Machine, MemberId, Positions, Settings, Topology, Transition};
 pub use error::Error;
+pub use login::MonitorLogin;
 pub use lookup::{LookupConfig, LookupTask, Lookups};
 pub use link::{Connect, Link, LinkError, Rows};
 
