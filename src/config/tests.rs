@@ -57,7 +57,7 @@ fn the_shipped_file_holds_every_key() {
 }
 
 #[test]
-fn the_shipped_file_marks_what_needs_a_restart() {
+fn the_shipped_file_marks_what_a_reload_takes_up() {
     let mut marked = BTreeSet::new();
     let (mut section, mut before) = ("", "");
     for line in SHIPPED.lines() {
@@ -66,13 +66,13 @@ fn the_shipped_file_marks_what_needs_a_restart() {
         }
         let bare = line.strip_prefix("# ").unwrap_or(line);
         if let Some((key, _)) = bare.split_once(" = ")
-            && before.ends_with("(restart).")
+            && before.ends_with("(reload).")
         {
             marked.insert(format!("{section}.{key}"));
         }
         before = line;
     }
-    assert_eq!(marked, NEEDS_RESTART.iter().map(ToString::to_string).collect());
+    assert_eq!(marked, LIVE.iter().map(ToString::to_string).collect());
 }
 
 #[test]
@@ -370,18 +370,21 @@ fn a_reload_names_what_must_wait() {
     let files = Files::new();
     let path = files.folder.path().join("proxy.toml");
     let running = files.parse("").unwrap();
-    files.write("proxy.toml", "[listen]\nworkers = 3\n[pool]\nwait = \"1s\"");
+    files.write(
+        "proxy.toml",
+        "[listen]\nworkers = 3\n[pool]\nwait = \"1s\"\n[log]\nlevel = \"warn\"\n[[users]]\nname = \"a\"\npassword = \"b\"",
+    );
     let loaded = reload(&path).unwrap();
     assert_eq!(loaded.pool.wait, Duration::from_secs(1));
-    assert_eq!(needs_restart(&running, &loaded), ["listen.workers"]);
+    assert_eq!(needs_restart(&running, &loaded), ["listen.workers", "pool.wait", "users"]);
     files.write("proxy.toml", "[pool]\nwait = 1");
     assert_eq!(reload(&path).unwrap_err().line(), Some(2));
 }
 
 #[test]
-fn keys_that_need_a_restart_exist() {
+fn keys_that_a_reload_takes_up_exist() {
     let settings = parse("").unwrap().settings;
-    for name in NEEDS_RESTART {
+    for name in LIVE {
         assert!(settings.iter().any(|setting| setting.name == *name), "{name}");
     }
 }
