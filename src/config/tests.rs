@@ -388,3 +388,22 @@ fn keys_that_a_reload_takes_up_exist() {
         assert!(settings.iter().any(|setting| setting.name == *name), "{name}");
     }
 }
+
+proptest::proptest! {
+    /// Whatever is typed into the file: it is taken, or refused in one line; never a panic.
+    #[test]
+    fn any_change_is_taken_or_refused_in_one_line(at in 0..SHIPPED.len(), cut in 0_usize..40, put in "\\PC{0,8}|[\\[\\]{}=\"'\\\\n#.,0-9a-z]{0,8}") {
+        let floor = |mut at: usize| {
+            while !SHIPPED.is_char_boundary(at) {
+                at -= 1;
+            }
+            at
+        };
+        let text = [&SHIPPED[..floor(at)], &put, &SHIPPED[floor((at + cut).min(SHIPPED.len()))..]].concat();
+        if let Err(why) = parse(&text) {
+            let message = why.to_string();
+            proptest::prop_assert!(message.starts_with("proxy.toml:") && message.lines().count() == 1, "{message}");
+            proptest::prop_assert!(why.line().is_some(), "{message}");
+        }
+    }
+}
