@@ -140,6 +140,7 @@ impl Statements<'_, '_> {
                 self.found.raise(Class::Read, || "SELECT".into());
                 self.body(Calls::Judged);
             }
+            (None, Kind::Other | Kind::Unterminated) => self.body(Calls::Noted),
             _ => {
                 let word = String::from_utf8_lossy(self.cursor.bytes(first));
                 let reason = format!("not a statement: {}", word.chars().take(32).collect::<String>());
