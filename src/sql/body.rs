@@ -230,7 +230,7 @@ impl Statements<'_, '_> {
         if self.cursor.next.kind == Kind::Open
             && matches!(keyword.category(), Category::U | Category::T)
             && scan.may_be_call()
-            && !scan.takes_parenthesis(keyword)
+            && (!scan.takes_parenthesis(keyword) || self.functions.knows(keyword))
         {
             self.call(scan, true);
         }

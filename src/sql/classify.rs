@@ -70,6 +70,9 @@ fn verdict(
     }
 }
 
+/// Channels that are kept of one string.
+const CHANNELS: usize = 1000;
+
 /// What was found so far, over all statements of the string.
 pub(super) struct Found {
     pub(super) class: Class,
@@ -279,7 +282,8 @@ impl Statements<'_, '_> {
             (K::Listen, name) => {
                 self.found.write("LISTEN");
                 self.found.effects |= Effects::LISTEN;
-                self.found.channels.extend(name);
+                let room = CHANNELS.saturating_sub(self.found.channels.len());
+                self.found.channels.extend(name.into_iter().take(room));
             }
             (_, None) => {
                 self.found.session("UNLISTEN");

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 
 use super::functions_table::{EFFECTS, EXTENSIONS, PRIMARY, READS};
+use super::keywords::Keyword;
 use super::{Class, Effects, Lexing, classify};
 
 /// A function's volatility as its database declares it (`pg_proc.provolatile`).
@@ -42,6 +43,8 @@ pub(super) struct Call {
 }
 
 type Catalog = HashMap<Box<[u8]>, Volatility, FixedState>;
+/// A name and a text that belongs to it.
+pub type Named = (Box<[u8]>, Box<[u8]>);
 type Names = HashSet<Box<[u8]>, FixedState>;
 
 /// The functions of one database, and relations of it that must be read on the primary. Cheap to clone.
@@ -158,7 +161,7 @@ impl Functions {
     /// With the database's views, name and definition, as [`Functions::views_query`] gives them: those that call
     /// what belongs on the primary count as such relations, views over them too. Give functions and relations first.
     #[must_use]
-    pub fn with_views(mut self, views: &[(Box<[u8]>, Box<[u8]>)]) -> Self {
+    pub fn with_views(mut self, views: &[Named]) -> Self {
         loop {
             let mut names = self.relations.as_deref().cloned().unwrap_or_default();
             let before = names.len();
@@ -200,6 +203,11 @@ impl Functions {
             return call;
         }
         self.configured(name, call)
+    }
+
+    /// Whether there is a function of a keyword's name.
+    pub(super) fn knows(&self, keyword: Keyword) -> bool {
+        self.call(keyword.word().as_bytes()).is_some()
     }
 
     fn configured(&self, name: &[u8], call: Option<Call>) -> Option<Call> {

@@ -58,9 +58,14 @@ impl Keyword {
         CATEGORIES[self as usize]
     }
 
+    /// The keyword in lower case.
+    pub(super) fn word(self) -> &'static str {
+        WORDS[self as usize].0
+    }
+
     /// The keyword in capitals.
     pub(super) fn name(self) -> String {
-        WORDS[self as usize].0.to_ascii_uppercase()
+        self.word().to_ascii_uppercase()
     }
 }
 

@@ -77,6 +77,47 @@ fn reads() {
     );
 }
 
+/// Shapes of what drivers and tools send to look at a catalog.
+#[test]
+fn what_drivers_send_to_look_around() {
+    expect(
+        Class::Read,
+        &[
+            "WITH RECURSIVE typeinfo_tree(oid, ns, name, kind, depth) AS (SELECT ti.oid, ti.ns, ti.name, ti.kind, 0 \
+             FROM (SELECT t.oid AS oid, ns.nspname AS ns, t.typname AS name, t.typtype AS kind, \
+             (CASE WHEN t.typtype = 'd' THEN (WITH RECURSIVE typebases(oid, depth) AS (SELECT t2.typbasetype AS oid, 0 \
+             AS depth FROM pg_type t2 WHERE t2.oid = t.oid UNION ALL SELECT t2.typbasetype AS oid, tb.depth + 1 \
+             FROM pg_type t2, typebases tb WHERE tb.oid = t2.oid AND t2.typbasetype != 0) SELECT oid FROM typebases \
+             ORDER BY depth DESC LIMIT 1) ELSE NULL END) AS basetype FROM pg_catalog.pg_type AS t) AS ti \
+             WHERE ti.oid = any($1::oid[]) UNION ALL SELECT ti.oid, ti.ns, ti.name, ti.kind, tt.depth + 1 \
+             FROM pg_type ti, typeinfo_tree tt WHERE ti.oid = tt.oid) SELECT DISTINCT *, basetype::regtype::text \
+             AS basetype_name FROM typeinfo_tree ORDER BY depth DESC",
+            "SELECT c.oid, n.nspname, c.relname FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_namespace n \
+             ON n.oid = c.relnamespace WHERE c.relname OPERATOR(pg_catalog.~) '^(t)$' COLLATE pg_catalog.default \
+             AND pg_catalog.pg_table_is_visible(c.oid) ORDER BY 2, 3",
+            "SELECT a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), (SELECT pg_catalog.pg_get_expr(d.adbin, \
+             d.adrelid, true) FROM pg_catalog.pg_attrdef d WHERE d.adrelid = a.attrelid AND a.atthasdef), \
+             pg_catalog.array_to_string(ARRAY(SELECT x FROM pg_catalog.unnest(a.attacl) AS u(x)), E'\\n') \
+             FROM pg_catalog.pg_attribute a WHERE a.attnum > 0 AND NOT a.attisdropped",
+            "select pg_catalog.version()",
+            "SELECT set_masklen('1.2.3.4'::cidr, 8), t.typname::text FROM pg_type t JOIN (VALUES (1, 'a')) v (i, n) ON true",
+            "SELECT \"auth_user\".\"id\" FROM \"auth_user\" WHERE \"auth_user\".\"id\" = 1 LIMIT 21",
+        ],
+    );
+    expect(
+        Class::Write,
+        &["select set_config('jit', $1, false)", "select pg_catalog.set_config('search_path', '', false)"],
+    );
+}
+
+#[test]
+fn what_is_kept_is_bounded() {
+    let many = "set a = 1; listen c;".repeat(2000);
+    let verdict = verdict(&many);
+    assert_eq!((verdict.settings.len(), verdict.channels.len()), (1000, 1000));
+    assert!(verdict.effects.contains(Effects::SET_CONFIG));
+}
+
 #[test]
 fn vector_reads() {
     expect(
@@ -178,8 +219,9 @@ fn writes_by_what_the_text_shows() {
     ]);
 }
 
-/// ROUTING.md: what a standby would answer and yet is for the primary.
+/// What a standby was seen to answer and is yet for the primary, or to refuse.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a list of cases")]
 fn what_a_standby_would_answer_wrongly() {
     for call in [
         "pg_advisory_lock(1)",
@@ -590,12 +632,18 @@ fn effects() {
 fn the_users_functions_and_relations() {
     let row = |name: &str, volatility| (Box::from(name.as_bytes()), volatility);
     let functions = Functions::builtin()
-        .with_catalog([row("stable", Volatility::Stable), row("Wild", Volatility::Volatile)])
+        .with_catalog([
+            row("stable", Volatility::Stable),
+            row("Wild", Volatility::Volatile),
+            row("rollup", Volatility::Volatile),
+        ])
         .with_relations([Box::from(*b"my_seq"), Box::from(*b"My View")]);
     let class = |text: &str| classify(text.as_bytes(), &Lexing::default(), &functions).class;
     assert_eq!(class("select STABLE(1), s.stable(2)"), Class::Read);
     assert_eq!(class("select \"Wild\"(1)"), Class::Write);
     assert_eq!(class("select unknown(1)"), Class::Write);
+    assert_eq!(class("select 1 group by rollup (a)"), Class::Write);
+    assert_eq!(verdict("select 1 group by rollup (a)").class, Class::Read);
     assert_eq!(class("select * from My_Seq"), Class::Write);
     assert_eq!(class("select * from s.\"My View\""), Class::Write);
     assert_eq!(class("select * from my_view"), Class::Read);
