@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::acquire::Failure;
 use super::batch::{End, Summary};
-use super::relay::{Copying, Run};
+use super::run::{Copying, Run};
 use super::state::Tx;
 use super::{Ended, Session};
 use crate::sql::Class;
