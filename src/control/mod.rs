@@ -11,6 +11,7 @@ mod driver;
 mod error;
 mod etcd;
 mod link;
+mod login;
 mod monitor;
 mod probe;
 
@@ -24,6 +25,7 @@ use crate::config::{Failover, Routing, Source, TopologyConfig};
 use crate::topology::{Machine, MemberId, Positions, Settings, Topology, Transition};
 pub use error::Error;
 pub use link::{Connect, Link, LinkError, Rows};
+pub use login::MonitorLogin;
 
 /// Suspicions waiting for the driver; more at once tell nothing new.
 const SUSPICIONS: usize = 64;
