@@ -14,7 +14,7 @@ use crate::scram::{
 };
 use crate::wire::login::{self, AuthRequest};
 use crate::wire::parts::parameter_status;
-use crate::wire::startup::{LATEST_MINOR, SSL_REQUEST_PACKET};
+use crate::wire::startup::{ENCRYPTION_FOLLOWS, LATEST_MINOR, NO_ENCRYPTION, SSL_REQUEST_PACKET};
 use crate::wire::tags::backend as tag;
 use crate::wire::{Frame, TxStatus};
 
@@ -121,11 +121,11 @@ async fn reach(server: &Server<'_>) -> Result<Stream, ConnectError> {
     let Stream::Plain(plain) = tcp else { return Err(ConnectError::Protocol("TLS twice")) };
     match answer[0] {
         _ if pending => Err(ConnectError::Tls("unencrypted data behind the answer to SSLRequest".into())),
-        b'S' => {
+        ENCRYPTION_FOLLOWS => {
             server.tls.connect(plain, server.host).await.map_err(|error| ConnectError::Tls(error.to_string()))
         }
-        b'N' if server.tls.mode == TlsMode::Prefer => Ok(Stream::Plain(plain)),
-        b'N' => Err(ConnectError::Tls("the server does not support TLS".into())),
+        NO_ENCRYPTION if server.tls.mode == TlsMode::Prefer => Ok(Stream::Plain(plain)),
+        NO_ENCRYPTION => Err(ConnectError::Tls("the server does not support TLS".into())),
         // Whatever it says, nobody has proved to be the one who says it.
         _ => Err(ConnectError::Tls("the server refused SSLRequest".into())),
     }

@@ -10,6 +10,7 @@ mod login;
 mod opening;
 mod verifiers;
 
+pub use crate::wire::startup::Replication;
 pub use cancel::{CancelEntry, CancelKeys, Target};
 pub use handshake::{Accepted, HandshakeConfig, HandshakeError, Outcome, accept, refuse};
 pub use listener::{ClientGuard, Counters, Incoming, ListenLimits, Listener, Worker};

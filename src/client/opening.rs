@@ -11,7 +11,7 @@ use tokio_rustls::TlsAcceptor;
 use super::handshake::{HandshakeError, close_with};
 use crate::net::tls::{ALPN, ServerTls};
 use crate::net::{Stream, has_pending};
-use crate::wire::startup::{Opening, Startup, packet_len};
+use crate::wire::startup::{ENCRYPTION_FOLLOWS, NO_ENCRYPTION, Opening, Startup, packet_len};
 use crate::wire::{Refusal, SqlState};
 
 /// First byte of a TLS connection: a handshake record.
@@ -48,7 +48,8 @@ pub(super) async fn open(tcp: TcpStream, tls: Option<&ServerTls>) -> Result<Open
         match read_packet(&mut stream).await? {
             Ok(Opening::Ssl) if open.ssl => {
                 open.ssl = false;
-                stream = answer(stream, if tls.is_some() { b'S' } else { b'N' }).await?;
+                stream =
+                    answer(stream, if tls.is_some() { ENCRYPTION_FOLLOWS } else { NO_ENCRYPTION }).await?;
                 if let Some(tls) = tls {
                     stream = go_over(stream, tls).await?;
                     open.gss = false;
@@ -56,7 +57,7 @@ pub(super) async fn open(tcp: TcpStream, tls: Option<&ServerTls>) -> Result<Open
             }
             Ok(Opening::GssEnc) if open.gss => {
                 open.gss = false;
-                stream = answer(stream, b'N').await?;
+                stream = answer(stream, NO_ENCRYPTION).await?;
             }
             Ok(Opening::Cancel { process_id, secret }) => {
                 return Ok(Opened::Cancel { process_id, secret });

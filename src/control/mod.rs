@@ -12,6 +12,7 @@ mod error;
 mod etcd;
 mod link;
 mod login;
+mod lookup;
 mod monitor;
 mod probe;
 
@@ -26,6 +27,7 @@ use crate::topology::{Machine, MemberId, Positions, Settings, Topology, Transiti
 pub use error::Error;
 pub use link::{Connect, Link, LinkError, Rows};
 pub use login::MonitorLogin;
+pub use lookup::{LookupConfig, LookupTask, Lookups};
 
 /// Suspicions waiting for the driver; more at once tell nothing new.
 const SUSPICIONS: usize = 64;

@@ -72,7 +72,8 @@ fn without_replicas_the_primary_serves_reads() {
 
 #[test]
 fn a_fence_needs_a_reading_begun_after_the_write() {
-    let reading = |begun, lsn, epoch| Some(Reading { begun, lsn: Lsn(lsn), insert: Lsn(lsn), epoch: Epoch(epoch) });
+    let reading =
+        |begun, lsn, epoch| Some(Reading { begun, lsn: Lsn(lsn), insert: Lsn(lsn), epoch: Epoch(epoch) });
     let mut fence = Fence::default();
     assert!(fence.resolve(None, Epoch(1)) && fence.is_reached(Lsn(0)));
     fence.wrote(100);

@@ -1,3 +1,5 @@
+//! RFC 7677's exchange, both sides against each other, and what must be refused.
+
 use super::*;
 
 // RFC 7677, section 3: user "user", password "pencil".

@@ -21,6 +21,11 @@ const CANCEL_REQUEST: u32 = 80_877_102;
 /// The SSLRequest packet.
 pub const SSL_REQUEST_PACKET: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
+/// The answer to an SSLRequest that TLS follows.
+pub const ENCRYPTION_FOLLOWS: u8 = b'S';
+/// The answer to an SSLRequest or GSSENCRequest that it doesn't.
+pub const NO_ENCRYPTION: u8 = b'N';
+
 /// A first packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Opening {

@@ -1,3 +1,5 @@
+//! The cache against a primary that says what it is told to.
+
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
