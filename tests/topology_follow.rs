@@ -2,6 +2,7 @@
 //! fault after the other.
 
 #![expect(clippy::unwrap_used, reason = "a test may end where something is missing")]
+#![expect(clippy::print_stdout, reason = "the times are to be seen")]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
