@@ -2,14 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may end where something is missing")]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use etcd_client::{Client, CompactionOptions, PutOptions, Txn, TxnOp};
+use pg_ha_proxy::cluster::Runtime;
 use pg_ha_proxy::config::{
     Balance, Consistency, EtcdSource, Failover, Reads, Routing, Source, TopologyConfig,
 };
@@ -34,10 +34,6 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn program() -> PathBuf {
-    std::env::var_os("PGHA_ETCD").map_or_else(|| PathBuf::from("etcd"), PathBuf::from)
-}
-
 impl Etcd {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -48,7 +44,7 @@ impl Etcd {
 
     async fn go(&mut self) {
         let (client, peer) = (self.url(), format!("http://127.0.0.1:{}", self.peer));
-        let mut command = Command::new(program());
+        let mut command = Command::new(Runtime::find().unwrap().etcd());
         command.arg("--data-dir").arg(self.dir.path().join("data")).args(["--name", "e"]);
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
@@ -214,7 +210,7 @@ fn start_with(source: Source, members: &Members) -> Control {
         reads: Reads::Replicas,
         consistency: Consistency::Session,
         balance: Balance::RoundRobin,
-        weights: Default::default(),
+        weights: BTreeMap::new(),
         fence_wait: Duration::ZERO,
         max_lag: Duration::from_secs(10),
         max_lag_bytes: 16 << 20,
@@ -236,10 +232,8 @@ async fn wait_for(
 ) -> Arc<Topology> {
     let mut seen = control.topology.clone();
     let found = timeout(Duration::from_secs(20), seen.wait_for(|topology| fits(topology))).await;
-    match found {
-        Ok(found) => found.unwrap().clone(),
-        Err(_elapsed) => panic!("not {what}: {:#?}", control.topology.borrow()),
-    }
+    assert!(found.is_ok(), "not {what}: {:#?}", control.topology.borrow());
+    found.unwrap().unwrap().clone()
 }
 
 fn serves(topology: &Topology, name: &str, epoch: u64) -> bool {

@@ -1,11 +1,13 @@
 //! Every row of what Patroni does when something happens, in simulated time.
 
+mod properties;
+
 use super::*;
 use crate::topology::{Check, CheckFailure, Failure, Lsn, Member};
 
 const CLUSTER: u64 = 77;
 
-pub(super) fn settings() -> Settings {
+fn settings() -> Settings {
     Settings {
         check_quiet: Duration::from_secs(1),
         check_busy: Duration::from_millis(20),
