@@ -57,14 +57,14 @@ impl Session {
         }
         let (state, message) = match self.verdict_of_loss(loss, run, summary) {
             None => {
-                self.to_client.truncate(run.mark());
+                self.to_client.truncate(run.mark);
                 self.forget_transaction(run);
                 return Ok(Next::Again);
             }
             Some(told) => told,
         };
         if !run.passed {
-            self.to_client.truncate(run.mark());
+            self.to_client.truncate(run.mark);
         }
         self.names.settle(true, run.parsed);
         self.end_lost_transaction(run, summary);

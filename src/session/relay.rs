@@ -8,20 +8,13 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use super::answer::{Event, Step};
-use super::acquire::Attempt;
-use super::batch::Summary;
+use super::answer::Step;
 use super::handle::Order;
 use super::loss::Loss;
+use super::run::{Copying, Outcome, Run};
 use super::state::Tx;
 use super::translate::Translation;
-use super::{Ended, Item, LOOK_AHEAD, Session, translate};
-use crate::backend::Settings;
-use crate::metrics::Reroute;
-use crate::wire::frame::frame_len;
-use crate::wire::parts::ErrorFields;
-use crate::wire::tags::frontend as tag;
-use crate::wire::{HEADER_LEN, SqlState, TxStatus};
+use super::{Ended, Item, LOOK_AHEAD, Session};
 
 impl Session {
     /// Brings the backend in line with the session's settings and open BEGIN; true when the answer has to be awaited before
@@ -325,7 +318,6 @@ impl Session {
             Poll::Pending => Poll::Pending,
         }
     }
-
 }
 
 /// Which side can't go on.
