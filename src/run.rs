@@ -1,12 +1,61 @@
 //! Builds everything, hands it down; signals, drain.
+//!
+//! The one place that knows all parts. One thread a worker, each a single-threaded runtime with its sessions; the control path, the
+//! acceptor and HTTP on a runtime of their own.
 
-use std::path::Path;
+mod roles;
+mod threads;
+mod views;
 
-use crate::config::Config;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use tokio::runtime::Runtime;
+use tokio::sync::{Semaphore, mpsc};
+
+use self::roles::RoleTls;
+use self::threads::Crew;
+use crate::admin;
+use crate::client::{
+    CancelKeys, Counters, HandshakeConfig, ListenLimits, Listener, Verifiers, VerifiersConfig, Worker as Seat,
+};
+use crate::config::{Config, TlsMode};
+use crate::control::{self, Control};
+use crate::metrics::Metrics;
+use crate::net::tls::{ClientTls, ServerTls};
+use crate::session::{Mail, Parts, Shared};
+use crate::sql::Functions;
+
+/// Mail that a worker may have unread.
+const MAILBOX: usize = 4096;
+/// Connections that a worker may not have taken up yet.
+const ARRIVALS: usize = 1024;
+/// Roles whose verifiers are kept.
+const ROLES: usize = 10_000;
+/// How long a verifier serves when no primary can be asked.
+const STALE_VERIFIER: Duration = Duration::from_secs(24 * 3600);
+
+/// Takes a new `log.level` up.
+pub type SetLevel = Box<dyn Fn(&str) + Send + Sync>;
 
 /// A running proxy.
 #[derive(Debug)]
-pub struct Proxy {}
+pub struct Proxy {
+    addresses: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+    shared: Arc<Shared>,
+    crew: Crew,
+    control: Option<Control>,
+    /// Ends the acceptor and HTTP with it.
+    runtime: Option<Runtime>,
+    drain: Duration,
+    accepting: tokio::task::AbortHandle,
+}
 
 impl Proxy {
     /// Starts the proxy in this process and returns when it takes connections. `path` is read again for a reload, and
@@ -14,20 +63,112 @@ impl Proxy {
     ///
     /// # Errors
     /// What kept it from starting.
-    pub fn start(
-        config: Config,
-        path: &Path,
-        set_level: Box<dyn Fn(&str) + Send + Sync>,
-    ) -> anyhow::Result<Self> {
-        drop((config, set_level));
-        anyhow::bail!("{}: the proxy can't be run yet", path.display())
+    pub fn start(config: Config, path: &Path, set_level: SetLevel) -> anyhow::Result<Self> {
+        let config = Arc::new(config);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("control")
+            .enable_all()
+            .build()
+            .context("starting the control runtime")?;
+        let entered = runtime.enter();
+        let role_tls = RoleTls::new(&config)?;
+        let (metrics, worker_metrics) = Metrics::new(config.listen.workers)?;
+        let control = control::start(
+            &config.topology,
+            &config.routing,
+            &config.failover,
+            roles::monitor(&config, &role_tls)?,
+        )?;
+        let cancels = Arc::new(CancelKeys::default());
+        let (mailboxes, mail): (Vec<_>, Vec<_>) =
+            (0..config.listen.workers).map(|_| mpsc::channel::<Mail>(MAILBOX)).unzip();
+        let suspects = control.suspects.clone();
+        let shared = Shared::new(Parts {
+            topology: control.topology.clone(),
+            positions: Arc::clone(&control.positions),
+            functions: functions(&config),
+            backend_tls: ClientTls::new(&config.tls, None)?,
+            panics: metrics.panics.clone(),
+            cancels: Arc::clone(&cancels),
+            suspect: Box::new(move |member| suspects.tell(member)),
+            mailboxes,
+            config: Arc::clone(&config),
+        });
+        let handshake = Arc::new(ArcSwap::from_pointee(handshake(&config)?));
+        let verifiers = Arc::new(verifiers(&config, &control, &role_tls)?);
+        let (seats, arrivals): (Vec<_>, Vec<_>) = (0..config.listen.workers)
+            .map(|_| {
+                let (incoming, arrivals) = mpsc::channel(ARRIVALS);
+                (Seat { incoming, sessions: Arc::new(AtomicUsize::new(0)) }, arrivals)
+            })
+            .unzip();
+        let door = threads::Door { handshake: Arc::clone(&handshake), verifiers, logins: metrics.logins.clone() };
+        let crew = Crew::start(&shared, &door, worker_metrics, mail, arrivals)?;
+        let listener = Listener::bind(&config.listen.addresses, config.listen.backlog).with_context(|| {
+            format!("listen.address: {}", join(&config.listen.addresses))
+        })?;
+        let addresses = listener.addresses();
+        let accepting = tokio::spawn(listener.run(
+            listen_limits(&config),
+            Arc::new(Counters::default()),
+            seats,
+            Arc::clone(&handshake),
+            cancels,
+        ))
+        .abort_handle();
+        let reload = reloader(path.to_owned(), role_tls, handshake, Arc::clone(&shared), set_level);
+        let admin = views::serve(&config, metrics, &control, &shared, &crew, reload)?;
+        drop(entered);
+        tracing::info!(listen = %join(&addresses), workers = config.listen.workers, "pg-ha-proxy takes connections");
+        Ok(Self {
+            addresses,
+            admin,
+            shared,
+            crew,
+            control: Some(control),
+            runtime: Some(runtime),
+            drain: config.limits.drain_timeout,
+            accepting,
+        })
+    }
+
+    /// Where clients connect: the ports as bound, where the configuration said 0.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Where the HTTP side answers, if it does.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// What the sessions share, for a look from outside.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Takes no more clients, lets open transactions end, and returns when all is closed.
     ///
     /// # Errors
     /// What went wrong on the way.
-    pub fn stop(self) -> anyhow::Result<()> {
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        self.accepting.abort();
+        for worker in 0..self.shared.workers() {
+            self.shared.post(worker, Mail::Drain { now: false });
+        }
+        let deadline = Instant::now() + self.drain;
+        while self.crew.sessions() > 0 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        for worker in 0..self.shared.workers() {
+            self.shared.post(worker, Mail::Drain { now: true });
+        }
+        self.crew.join();
+        if let (Some(control), Some(runtime)) = (self.control.take(), self.runtime.take()) {
+            runtime.block_on(control.shutdown());
+            runtime.shutdown_timeout(Duration::from_secs(2));
+        }
         Ok(())
     }
 }
@@ -36,6 +177,96 @@ impl Proxy {
 ///
 /// # Errors
 /// What kept it from starting.
-pub fn run(config: Config, path: &Path, set_level: Box<dyn Fn(&str) + Send + Sync>) -> anyhow::Result<()> {
-    Proxy::start(config, path, set_level)?.stop()
+pub fn run(config: Config, path: &Path, set_level: SetLevel) -> anyhow::Result<()> {
+    let proxy = Proxy::start(config, path, set_level)?;
+    if let Some(runtime) = &proxy.runtime {
+        runtime.block_on(told_to_stop()).context("waiting for a signal")?;
+    }
+    tracing::info!("stopping: no new clients, open transactions end");
+    proxy.stop()
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn told_to_stop() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+fn functions(config: &Config) -> Functions {
+    let routing = &config.routing;
+    Functions::builtin().with_config(
+        routing.read_only_functions.iter().map(String::as_str),
+        routing.primary_functions.iter().map(String::as_str),
+    )
+}
+
+fn handshake(config: &Config) -> anyhow::Result<HandshakeConfig> {
+    Ok(HandshakeConfig {
+        tls: ServerTls::new(&config.tls)?,
+        require_tls: !matches!(config.tls.client_mode, TlsMode::Disable | TlsMode::Prefer),
+        login_timeout: config.limits.login_timeout,
+        logins: Arc::new(Semaphore::new(config.limits.logins)),
+    })
+}
+
+fn listen_limits(config: &Config) -> ListenLimits {
+    ListenLimits {
+        clients: config.limits.clients,
+        clients_per_address: config.limits.clients_per_address,
+        keep_alive: config.limits.keep_alive,
+    }
+}
+
+fn verifiers(config: &Config, control: &Control, tls: &RoleTls) -> anyhow::Result<Verifiers> {
+    let secret = match &config.auth.cluster_secret_file {
+        Some(path) => {
+            std::fs::read(path).with_context(|| format!("auth.cluster_secret_file: {}", path.display()))?
+        }
+        None => rand::random::<[u8; 32]>().to_vec(),
+    };
+    let lookup = roles::lookup(config, tls, control.topology.clone())?;
+    let settings = VerifiersConfig {
+        ttl: config.auth.cache_ttl,
+        stale: STALE_VERIFIER,
+        timeout: config.auth.lookup_timeout,
+        capacity: ROLES,
+        cluster_secret: secret.into(),
+    };
+    Verifiers::new(&config.users, lookup, settings)
+        .map_err(|(user, error)| anyhow::anyhow!("[[users]] {user}: {error}"))
+}
+
+/// What a reload does: everything that can change without a restart, or nothing.
+fn reloader(
+    path: PathBuf,
+    role_tls: RoleTls,
+    handshake_config: Arc<ArcSwap<HandshakeConfig>>,
+    shared: Arc<Shared>,
+    set_level: SetLevel,
+) -> admin::Reload {
+    let set_level = Arc::new(set_level);
+    Arc::new(move || {
+        let reload = || -> anyhow::Result<String> {
+            let config = crate::config::reload(&path)?;
+            let handshake = handshake(&config)?;
+            let backend_tls = ClientTls::new(&config.tls, None)?;
+            role_tls.renew(&config)?;
+            handshake_config.store(Arc::new(handshake));
+            shared.backend_tls.store(Arc::new(backend_tls));
+            shared.functions.store(Arc::new(functions(&config)));
+            set_level(&config.log.level);
+            Ok("reloaded".to_owned())
+        };
+        reload().map_err(|error| format!("{error:#}"))
+    })
+}
+
+fn join(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

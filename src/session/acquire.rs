@@ -25,6 +25,12 @@ use crate::wire::{SqlState, TxStatus};
 /// How often an attempt may be repeated without a wait for the topology in between.
 const QUICK_TRIES: u32 = 8;
 
+/// How long a primary that refuses a write has to be seen as none.
+const REFUSAL_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// The pause before a primary that can't be reached is tried again.
+const UNREACHABLE_WAIT: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// The attempts at one batch: since when, and what was found out.
 #[derive(Debug)]
 pub(super) struct Attempt {
@@ -37,6 +43,8 @@ pub(super) struct Attempt {
     tries: u32,
     /// A replica refused it: it goes to the primary.
     writes: bool,
+    /// The primary is what it is: what it refuses is refused.
+    takes_refusals: bool,
 }
 
 impl Attempt {
@@ -49,12 +57,18 @@ impl Attempt {
             avoid: 0,
             tries: 0,
             writes: false,
+            takes_refusals: false,
         }
     }
 
     /// The backend was lost before anything that counts had come of it.
     pub(super) fn lost(&mut self) {
         self.tries += 1;
+    }
+
+    /// Whether a refusal of the primary's is passed on.
+    pub(super) fn takes_refusals(&self) -> bool {
+        self.takes_refusals
     }
 
     fn began(&mut self) -> Instant {
@@ -126,18 +140,37 @@ impl Session {
     }
 
     /// A batch is to be run again: what its first run showed.
-    pub(super) fn before_rerun(&mut self, why: Rerun, attempt: &mut Attempt) {
+    ///
+    /// A primary that refuses a write as a standby would gets a moment to be seen as what it is. If the topology stands by it,
+    /// the refusal is the statement's own.
+    pub(super) async fn before_rerun(&mut self, why: Rerun, attempt: &mut Attempt) -> Result<(), Ended> {
         let member = self.lease.as_ref().map(|lease| lease.backend.member);
         match why {
             Rerun::Writes => attempt.writes = true,
             Rerun::RecoveryConflict => attempt.avoid |= member.map_or(0, bit),
-            Rerun::NotPrimary => attempt.tries += 1,
+            Rerun::NotPrimary => self.suspect(),
         }
         self.worker.metrics.reroute(why.label());
         self.answer.clear();
         self.skipping = false;
         self.open_batch = false;
         self.release_if_free();
+        if why == Rerun::NotPrimary {
+            attempt.takes_refusals = !self.wait_for_topology(REFUSAL_WAIT).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for another topology, up to `limit`; true if there is one.
+    async fn wait_for_topology(&mut self, limit: std::time::Duration) -> Result<bool, Ended> {
+        self.handle.want_topology();
+        if self.worker.is_outdated() {
+            return Ok(true);
+        }
+        match tokio::time::timeout(limit, poll_fn(|cx| self.poll_wait(cx, false))).await {
+            Ok(woken) => woken.map(|_| true),
+            Err(_elapsed) => Ok(false),
+        }
     }
 
     fn target(&mut self, attempt: &Attempt, topology: &Topology) -> Target {
@@ -168,17 +201,6 @@ impl Session {
             shared.positions.want(shared.positions.nanos(Instant::now()));
         }
         target
-    }
-
-    /// `default_transaction_read_only` as the session set it.
-    fn default_read_only(&self) -> bool {
-        self.settings.statement("default_transaction_read_only").is_some_and(|sql| {
-            let sql = sql.to_ascii_lowercase();
-            [&b"on"[..], b"true", b"yes", b"1"].iter().any(|word| {
-                sql.strip_prefix(b"set default_transaction_read_only to ")
-                    .is_some_and(|value| value.trim_ascii() == *word || value.trim_ascii() == quoted(word))
-            })
-        })
     }
 
     fn lease(&mut self, pool: Rc<Pool>, backend: Backend, primary: bool) {
@@ -301,12 +323,8 @@ impl Session {
             return Ok(());
         }
         attempt.avoid &= !bit(member.id.0);
-        self.handle.want_topology();
-        let wait = poll_fn(|cx| self.poll_wait(cx, false));
-        match tokio::time::timeout(std::time::Duration::from_millis(20), wait).await {
-            Ok(woken) => woken.map(|_| ()),
-            Err(_elapsed) => Ok(()),
-        }
+        (self.worker.shared.suspect)(member.id);
+        self.wait_for_topology(UNREACHABLE_WAIT).await.map(|_| ())
     }
 
     fn poll_wait(&mut self, cx: &mut Context<'_>, for_backend: bool) -> Poll<Result<Woken, Ended>> {
@@ -358,10 +376,6 @@ impl Drop for Holding<'_> {
 
 fn bit(member: u16) -> u64 {
     1 << (member % 64)
-}
-
-fn quoted(word: &[u8]) -> Vec<u8> {
-    [b"'", word, b"'"].concat()
 }
 
 fn cancelled() -> Failure {

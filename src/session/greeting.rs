@@ -3,6 +3,7 @@
 //! What a server tells at login (ParameterStatus) depends on the role, the database and the startup packet. The first login of a
 //! kind asks a backend; those after it get the same answer for a while.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,7 +25,9 @@ use crate::wire::tags::backend as tag;
 use crate::wire::{SqlState, TxStatus, parts};
 
 /// Serves a client that has logged in, to its end.
-pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
+///
+/// `_place` is the client's place in the limits, given back when it is gone.
+pub async fn serve(worker: Rc<Worker>, accepted: Accepted, _place: Box<dyn Any>) {
     let registered = Registered::new(&worker);
     let mut session = Session::new(&worker, &registered.handle, accepted);
     match session.0.greet(&session.1).await {
@@ -51,7 +54,7 @@ impl Session {
             key: (identity.id, key_of(&accepted.parameters)),
             greeting: accepted.greeting,
             minor: accepted.minor,
-            replication: accepted.replication != crate::client::Replication::None,
+            replication: accepted.replication != crate::wire::startup::Replication::None,
         };
         let session = Self {
             worker: Rc::clone(worker),
@@ -82,6 +85,7 @@ impl Session {
             skipping: false,
             stray: 0,
             cancel: None,
+            _role: accepted.role_guard,
         };
         (session, login)
     }
@@ -136,7 +140,7 @@ impl Session {
             if let Err(failure) = self.acquire(&mut attempt, 0).await? {
                 return Err(self.refuse(login, &failure));
             }
-            let mut run = Run::new(self, &summary);
+            let mut run = Run::new(self, &summary, &attempt);
             self.prepare_backend();
             match self.relay(&mut run).await {
                 Outcome::Settled => break,
@@ -151,6 +155,7 @@ impl Session {
                     return Err(self.refuse(login, &Failure::Own(state, message)));
                 }
                 Outcome::Lost(loss) => {
+                    self.suspect();
                     self.give_up_backend(&loss);
                     attempt.lost();
                 }

@@ -43,11 +43,13 @@ use self::statements::Names;
 use self::translate::Unnamed;
 use self::worker::Pools;
 use crate::backend::{Backend, Parameters, Settings};
-use crate::client::CancelEntry;
+use crate::client::{CancelEntry, RoleGuard};
+use crate::metrics::Reroute;
 use crate::net::Stream;
 use crate::pool::{Pool, Waiter};
 use crate::routing::Fence;
 use crate::sql::{Lexing, Verdict};
+use crate::topology::MemberId;
 use crate::wire::build::{self, Severity};
 use crate::wire::{SqlState, TxStatus};
 
@@ -110,6 +112,8 @@ pub(crate) struct Session {
     stray: usize,
     /// The session's cancel key, from its greeting on.
     cancel: Option<CancelEntry>,
+    /// Its place among its role's sessions.
+    _role: RoleGuard,
 }
 
 impl Session {
@@ -230,7 +234,7 @@ impl Session {
         }
         let mut attempt = acquire::Attempt::new(summary);
         loop {
-            let mut run = Run::new(self, summary);
+            let mut run = Run::new(self, summary, &attempt);
             let failed = match self.acquire(&mut attempt, bytes.len()).await? {
                 Ok(()) => self.send_and_relay(bytes, items, &mut run).await,
                 Err(failure) => {
@@ -241,7 +245,7 @@ impl Session {
             match failed {
                 Outcome::Settled => match run.rerun.take() {
                     Some(why) => {
-                        self.before_rerun(why, &mut attempt);
+                        self.before_rerun(why, &mut attempt).await?;
                     }
                     None => {
                         self.settle(&run, end, summary);
@@ -257,12 +261,21 @@ impl Session {
                     return Err(Ended::Fatal);
                 }
                 Outcome::Lost(loss) => {
+                    self.suspect();
                     if self.on_loss(&loss, &run, end, summary)? == loss::Next::Answered {
                         return Ok(());
                     }
+                    self.worker.metrics.reroute(Reroute::Lost);
                     attempt.lost();
                 }
             }
+        }
+    }
+
+    /// Tells the control path that the member of the backend at hand may be in trouble.
+    fn suspect(&self) {
+        if let Some(lease) = &self.lease {
+            (self.worker.shared.suspect)(MemberId(lease.backend.member));
         }
     }
 

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::answer::{Event, Step};
+use super::acquire::Attempt;
 use super::batch::Summary;
 use super::handle::Order;
 use super::loss::Loss;
@@ -81,7 +82,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn new(session: &Session, summary: &Summary) -> Self {
+    pub(super) fn new(session: &Session, summary: &Summary, attempt: &Attempt) -> Self {
         let reads = summary.reads() && !session.open_batch;
         Self {
             hold: reads && !session.in_open_transaction(),
@@ -101,7 +102,7 @@ impl Run {
             },
             settings: std::sync::Arc::clone(&session.settings),
             reads,
-            alone: summary.runs <= 1 && matches!(session.tx, Tx::Idle) && !session.open_batch,
+            alone: summary.runs <= 1 && !attempt.takes_refusals() && matches!(session.tx, Tx::Idle) && !session.open_batch,
             first_in_transaction: matches!(session.tx, Tx::Deferred { .. }),
             mark: session.to_client.len(),
         }
@@ -472,7 +473,7 @@ impl Session {
             };
         }
         let demoted = match state {
-            SqlState::READ_ONLY_SQL_TRANSACTION => !self.reads_only_by_choice(),
+            SqlState::READ_ONLY_SQL_TRANSACTION => !self.default_read_only(),
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => recovering(),
             _ => false,
         };
@@ -612,7 +613,8 @@ impl Run {
     }
 
     fn idle(session: &Session) -> Self {
-        Self { hold: false, ..Self::new(session, &Summary::default()) }
+        let summary = Summary::default();
+        Self { hold: false, ..Self::new(session, &summary, &Attempt::new(&summary)) }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::net::tls::ClientTls;
 use crate::pool::{Budget, MemberBudget};
 use crate::scram::Credentials;
 use crate::sql::Functions;
-use crate::topology::{Positions, Topology};
+use crate::topology::{MemberId, Positions, Topology};
 
 /// How long what a login found out (ParameterStatus) serves the next login with the same startup packet.
 const GREETING_TTL: Duration = Duration::from_secs(60);
@@ -39,6 +39,28 @@ impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}@{}", self.user, self.database)
     }
+}
+
+/// Takes the number of a member whose connection ended on a session, or which refused what no primary would.
+pub type Suspect = Box<dyn Fn(MemberId) + Send + Sync>;
+
+/// One pool of one worker, as of its last sweep.
+#[derive(Debug, Clone)]
+pub struct PoolRow {
+    /// The worker's number.
+    pub worker: usize,
+    /// The member's number.
+    pub member: u16,
+    /// Whose backends.
+    pub identity: Arc<Identity>,
+    /// Backends that rest.
+    pub idle: usize,
+    /// Backends that sessions hold.
+    pub busy: usize,
+    /// Backends being opened.
+    pub opening: usize,
+    /// Sessions that wait.
+    pub waiting: usize,
 }
 
 /// What a greeting holds: the parameters that a login with this startup packet is told.
@@ -67,12 +89,13 @@ pub struct Shared {
     pub panics: prometheus::IntCounter,
     /// Cancel keys of all sessions.
     pub cancels: Arc<crate::client::CancelKeys>,
-    /// Sessions by worker, for the acceptor.
-    pub sessions: Arc<[AtomicUsize]>,
+    /// Tells the control path that a member failed a session.
+    pub suspect: Suspect,
     /// Sessions that wait for a primary, and the bytes that they hold.
     pub holding: AtomicUsize,
     /// Bytes of statements that wait for a primary.
     pub holding_bytes: AtomicUsize,
+    pool_rows: Vec<ArcSwap<Vec<PoolRow>>>,
     mailboxes: Vec<mpsc::Sender<Mail>>,
     identities: DashMap<(Box<str>, Box<str>), Arc<Identity>>,
     budgets: DashMap<(u64, u16), Arc<Budget>>,
@@ -100,8 +123,8 @@ pub struct Parts {
     pub cancels: Arc<crate::client::CancelKeys>,
     /// One a worker.
     pub mailboxes: Vec<mpsc::Sender<Mail>>,
-    /// See [`Shared::sessions`].
-    pub sessions: Arc<[AtomicUsize]>,
+    /// See [`Shared::suspect`].
+    pub suspect: Suspect,
 }
 
 impl Shared {
@@ -115,9 +138,10 @@ impl Shared {
             backend_tls: ArcSwap::from_pointee(parts.backend_tls),
             panics: parts.panics,
             cancels: parts.cancels,
-            sessions: parts.sessions,
+            suspect: parts.suspect,
             holding: AtomicUsize::new(0),
             holding_bytes: AtomicUsize::new(0),
+            pool_rows: parts.mailboxes.iter().map(|_| ArcSwap::default()).collect(),
             mailboxes: parts.mailboxes,
             identities: DashMap::new(),
             budgets: DashMap::new(),
@@ -166,6 +190,17 @@ impl Shared {
         );
         let entry = self.budgets.entry((identity.id, member));
         Arc::clone(&*entry.or_insert_with(|| Budget::new(pool.size, of_member)))
+    }
+
+    /// All pools of all workers, as of their last sweeps.
+    pub fn pools(&self) -> Vec<PoolRow> {
+        self.pool_rows.iter().flat_map(|rows| rows.load().iter().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    pub(super) fn show_pools(&self, worker: usize, rows: Vec<PoolRow>) {
+        if let Some(shown) = self.pool_rows.get(worker) {
+            shown.store(Arc::new(rows));
+        }
     }
 
     /// Sends mail to a worker; a worker whose mailbox is full loses it, which costs a wait at most.

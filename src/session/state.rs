@@ -8,6 +8,7 @@ use super::Session;
 use super::batch::{End, Summary};
 use super::relay::{Copying, Run};
 use crate::backend::Settings;
+use crate::metrics::{self, Slot};
 use crate::sql::{Class, Effects, SettingChange, TransactionModes, TransactionVerb, Verdict};
 use crate::wire::TxStatus;
 
@@ -55,11 +56,9 @@ impl Session {
         matches!(self.tx, Tx::Open { .. })
     }
 
-    /// Whether the session asked for read-only transactions by itself.
-    pub(super) fn reads_only_by_choice(&self) -> bool {
-        ["default_transaction_read_only", "transaction_read_only"]
-            .iter()
-            .any(|name| self.settings.statement(name).is_some())
+    /// Whether the session's transactions are read-only unless they say otherwise.
+    pub(super) fn default_read_only(&self) -> bool {
+        self.reported.value(b"default_transaction_read_only") == Some(b"on")
     }
 
     /// Takes up a statement, or a string of them, that completed.
@@ -164,6 +163,7 @@ impl Session {
     /// The batch is answered: what it did holds; the backend goes back if nothing ties the session to it.
     pub(super) fn settle(&mut self, run: &Run, end: End, summary: &Summary) {
         self.names.settle(run.failed, run.parsed);
+        self.count(summary);
         if run.failed {
             self.doubt_parses(run);
             if self.unnamed.token != 0 && self.lease.as_ref().is_some_and(|lease| lease.backend.unnamed == 0)
@@ -211,6 +211,22 @@ impl Session {
         if idle && let Some(lease) = self.lease.take_if(|lease| lease.cancelled) {
             self.handle.hold(None);
             lease.pool.closed();
+        }
+    }
+
+    /// Counts the batch for its member.
+    fn count(&self, summary: &Summary) {
+        let Some(lease) = &self.lease else { return };
+        let class = match (summary.class, &summary.only) {
+            (_, Some(only)) if only.transaction.is_some() => metrics::Class::Transaction,
+            (_, Some(only)) if only.copy.is_some() => metrics::Class::Copy,
+            (Class::Read, _) => metrics::Class::Read,
+            (Class::VectorRead, _) => metrics::Class::Vector,
+            (Class::Session, _) => metrics::Class::Session,
+            (Class::Write, _) => metrics::Class::Write,
+        };
+        if summary.runs > 0 {
+            self.worker.metrics.statement(Slot::member(lease.backend.member), class);
         }
     }
 

@@ -5,7 +5,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use foldhash::fast::RandomState;
@@ -13,11 +12,11 @@ use tokio::sync::{mpsc, watch};
 
 use super::batch::Item;
 use super::handle::Handle;
-use super::shared::{Identity, Shared};
+use super::shared::{Identity, PoolRow, Shared};
 use super::statements::Registry;
 use super::{open, plan};
 use crate::backend::Backend;
-use crate::metrics;
+use crate::metrics::{self, BackendState, Slot};
 use crate::pool::{AcquireError, Limits, Pool, Refusal};
 use crate::routing::Turn;
 use crate::sql::{ClassCache, Lexing, Verdict};
@@ -120,7 +119,7 @@ impl Worker {
         })
     }
 
-    /// Runs the worker's own tasks until the mailbox closes: the topology followed, mail taken, pools swept.
+    /// Runs the worker's own tasks until it is drained: the topology followed, mail taken, pools swept.
     pub async fn run(self: Rc<Self>, mut mail: mpsc::Receiver<Mail>) {
         let mut topology = self.shared.topology.clone();
         let mut sweep = tokio::time::interval(std::time::Duration::from_millis(100));
@@ -136,7 +135,12 @@ impl Worker {
                     Some(message) => self.take_mail(message),
                     None => return,
                 },
-                _ = sweep.tick() => self.sweep(),
+                _ = sweep.tick() => {
+                    self.sweep();
+                    if self.draining.get() && self.sessions.borrow().is_empty() {
+                        return;
+                    }
+                }
             }
         }
     }
@@ -358,21 +362,36 @@ impl Worker {
                 self.open_more(&pools, &pool);
             }
         }
-        self.shared.sessions[self.index].store(self.sessions.borrow().len(), Relaxed);
+        self.show_pools();
     }
 
-    /// Counts for `/pools` and the gauges: member, user, database, idle, busy, opening, waiting.
-    pub(super) fn pool_counts(&self) -> Vec<(u16, Arc<Identity>, (usize, usize, usize, usize))> {
-        let identities = self.identities.borrow();
-        let pools = identities.values().flat_map(|pools| {
-            let by_member = pools.by_member.borrow();
-            by_member
-                .iter()
-                .flatten()
-                .map(|pool| (pool.member(), Arc::clone(&pools.identity), pool.counts()))
-                .collect::<Vec<_>>()
-        });
-        pools.collect()
+    /// Publishes the pools' counts, for `/pools` and the gauges.
+    fn show_pools(&self) {
+        let mut rows = Vec::new();
+        for pools in self.identities.borrow().values() {
+            for pool in pools.by_member.borrow().iter().flatten() {
+                let (idle, busy, opening, waiting) = pool.counts();
+                let identity = Arc::clone(&pools.identity);
+                let (worker, member) = (self.index, pool.member());
+                rows.push(PoolRow { worker, member, identity, idle, busy, opening, waiting });
+            }
+        }
+        let members: std::collections::BTreeSet<u16> = rows.iter().map(|row| row.member).collect();
+        for member in members {
+            let sum = |count: fn(&PoolRow) -> usize| {
+                rows.iter().filter(|row| row.member == member).map(count).sum::<usize>()
+            };
+            let slot = Slot::member(member);
+            self.metrics.set_backends(slot, BackendState::Idle, sum(|row| row.idle));
+            self.metrics.set_backends(slot, BackendState::Busy, sum(|row| row.busy));
+            self.metrics.set_backends(slot, BackendState::Connecting, sum(|row| row.opening));
+        }
+        self.shared.show_pools(self.index, rows);
+    }
+
+    /// What all workers share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 }
 

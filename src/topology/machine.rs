@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use super::lag::LagTrail;
 use super::patroni::{KeyChange, Keys, MemberKey, Unreadable};
 use super::positions::SLOTS;
-use super::{CheckResult, Found, HoldReason, MemberId, Rule, Topology};
+use super::{CheckResult, Epoch, Found, HoldReason, MemberId, Rule, Topology};
 use node::Node;
 use record::Record;
 pub use record::{Transition, What};
@@ -73,6 +73,22 @@ pub struct Poll {
     pub every: Duration,
     /// A check that began before this, or through a connection opened before this, is of no use: check now.
     pub since: Option<Instant>,
+    /// Which of its WAL positions sessions may need; none while there was no primary yet.
+    pub position: Option<Position>,
+}
+
+/// Which WAL position of a member counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Position {
+    /// What the primary of this epoch has written.
+    Written(Epoch),
+    /// What a replica has replayed, while it streams on the timeline of this epoch.
+    Replayed {
+        /// The last epoch that had a primary.
+        epoch: Epoch,
+        /// Its timeline.
+        timeline: u32,
+    },
 }
 
 /// Whether etcd is there.
@@ -181,7 +197,12 @@ impl Machine {
         mem::take(&mut self.unreadable)
     }
 
-    /// The timeline of the last epoch that had a primary.
+    /// The last epoch that had a primary.
+    pub fn served_epoch(&self) -> Option<Epoch> {
+        self.served.map(|served| served.epoch)
+    }
+
+    /// Its timeline.
     pub fn served_timeline(&self) -> Option<u32> {
         self.served.map(|served| served.timeline)
     }
@@ -266,9 +287,21 @@ impl Machine {
                     if busy || suspected { self.settings.check_busy } else { self.settings.check_quiet };
                 let since = (self.reign.of == Some(node.id)).then_some(self.reign.since);
                 let (name, host, port) = (node.name.clone(), key.host.clone(), key.port);
-                Some(Poll { id: node.id, name, host, port, every, since })
+                let position = self.position(node.id);
+                Some(Poll { id: node.id, name, host, port, every, since, position })
             })
             .collect()
+    }
+
+    fn position(&self, id: MemberId) -> Option<Position> {
+        let served = self.served?;
+        let reigns = self.reign.of == Some(id);
+        if !reigns {
+            return Some(Position::Replayed { epoch: served.epoch, timeline: served.timeline });
+        }
+        let in_recovery = self.node(id).check.as_ref().is_none_or(super::Check::in_recovery);
+        let last = self.reign.timeline.is_some() && !self.reign.fenced && !in_recovery;
+        last.then_some(Position::Written(self.reign.epoch))
     }
 
     /// Busy while somebody may wait for a primary, and a while after another one began to serve, so that the replicas that

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use check::{Check, CheckFailure, CheckResult, Failure, Found};
-pub use machine::{KeysChange, Machine, Poll, Settings, Transition, What};
+pub use machine::{KeysChange, Machine, Poll, Position, Settings, Transition, What};
 pub use positions::{Positions, Reading};
 
 /// The span of one primary's rule; grows by one when another member takes over.

@@ -1,7 +1,7 @@
 //! Every row of what Patroni does when something happens, in simulated time.
 
 use super::*;
-use crate::topology::{Check, CheckFailure, Epoch, Failure, Lsn, Member};
+use crate::topology::{Check, CheckFailure, Failure, Lsn, Member};
 
 const CLUSTER: u64 = 77;
 

@@ -1,0 +1,155 @@
+//! Drives the state machine: events in, snapshots out, monitors told what to check.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+
+use super::link::Connect;
+use super::monitor::Monitors;
+use crate::topology::{
+    CheckResult, HoldReason, KeysChange, Machine, MemberId, Positions, Rule, Topology, Transition, What,
+};
+
+/// Time between ticks: what depends on time alone is noticed this late.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What etcd's follower and the monitors find.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// Keys and the revision that they are of.
+    Keys(KeysChange, i64),
+    /// No endpoint answers.
+    EtcdLost,
+    /// A member was checked.
+    Checked(MemberId, CheckResult),
+}
+
+/// Owns the machine.
+pub(super) struct Driver<C> {
+    machine: Machine,
+    monitors: Monitors<C>,
+    positions: Arc<Positions>,
+    inbox: mpsc::Receiver<Event>,
+    suspected: mpsc::Receiver<MemberId>,
+    topology: watch::Sender<Arc<Topology>>,
+    transitions: watch::Sender<Arc<[Transition]>>,
+    /// Number of the last transition that was logged.
+    logged: u64,
+}
+
+/// Where the driver publishes.
+type Published = (watch::Receiver<Arc<Topology>>, watch::Receiver<Arc<[Transition]>>);
+
+impl<C: Connect> Driver<C> {
+    pub(super) fn new(
+        machine: Machine,
+        monitors: Monitors<C>,
+        positions: Arc<Positions>,
+        inbox: mpsc::Receiver<Event>,
+        suspected: mpsc::Receiver<MemberId>,
+    ) -> (Self, Published) {
+        let (topology, topology_seen) = watch::channel(machine.topology().clone());
+        let (transitions, transitions_seen) = watch::channel(Arc::from([]));
+        let driver =
+            Self { machine, monitors, positions, inbox, suspected, topology, transitions, logged: 0 };
+        (driver, (topology_seen, transitions_seen))
+    }
+
+    /// Runs until it is dropped.
+    pub(super) async fn run(mut self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.monitors.follow(self.machine.poll_wanted(Instant::now()));
+        loop {
+            let changed = tokio::select! {
+                // Suspicions and ticks must not wait behind a stream of checks.
+                biased;
+                Some(member) = self.suspected.recv() => {
+                    self.machine.handle_suspect(member, Instant::now());
+                    None
+                }
+                _ = tick.tick() => self.machine.handle_tick(Instant::now()),
+                Some(event) = self.inbox.recv() => self.take(event),
+            };
+            if let Some(topology) = changed {
+                self.publish(topology);
+            }
+            self.monitors.follow(self.machine.poll_wanted(Instant::now()));
+            self.report();
+        }
+    }
+
+    fn take(&mut self, event: Event) -> Option<Arc<Topology>> {
+        let now = Instant::now();
+        match event {
+            Event::Keys(change, revision) => self.machine.handle_keys(change, revision, now),
+            Event::EtcdLost => self.machine.handle_etcd_lost(now),
+            Event::Checked(member, result) => self.machine.handle_check(member, result, now),
+        }
+    }
+
+    fn publish(&mut self, topology: Arc<Topology>) {
+        if let Some(epoch) = self.machine.served_epoch() {
+            // Before sessions learn of the epoch: positions of the one before count no more.
+            self.positions.enter(epoch);
+        }
+        self.topology.send_replace(topology);
+    }
+
+    /// Logs what happened, and shows it.
+    fn report(&mut self) {
+        for unreadable in self.machine.take_unreadable() {
+            tracing::warn!(key = unreadable.key, "Patroni's key can't be read: {}", unreadable.why);
+        }
+        let Some(last) = self.machine.transitions_after(self.logged).last().map(|last| last.number) else {
+            return;
+        };
+        for transition in self.machine.transitions_after(self.logged) {
+            log(transition, self.machine.topology());
+        }
+        self.logged = last;
+        self.transitions.send_replace(self.machine.transitions_after(0).cloned().collect());
+    }
+}
+
+fn log(transition: &Transition, topology: &Topology) {
+    let name = |id: &MemberId| match topology.member(*id) {
+        Some(member) => member.name.to_string(),
+        None => format!("member {}", id.0),
+    };
+    let epoch = transition.epoch.0;
+    match &transition.what {
+        What::LeaderDeleted(name) => tracing::warn!(epoch, member = &**name, "the leader key was deleted"),
+        What::LeaderPut(name) => tracing::info!(epoch, member = &**name, "the leader key was written"),
+        What::Announced { to } => tracing::info!(epoch, to = to.as_deref(), "a switchover was announced"),
+        What::AnnouncementOver => tracing::info!(epoch, "the switchover's announcement is over"),
+        What::Lost { member, why, .. } => {
+            tracing::warn!(epoch, member = name(member), ?why, "the member doesn't answer");
+        }
+        What::Answers(member) => tracing::info!(epoch, member = name(member), "the member answers"),
+        What::Restarted(member) => tracing::warn!(epoch, member = name(member), "the member was restarted"),
+        What::RoleChanged { member, in_recovery } => {
+            tracing::info!(epoch, member = name(member), in_recovery, "the member's role changed");
+        }
+        What::Refused { member, why } => {
+            tracing::warn!(epoch, member = name(member), "the leader is not accepted as primary: it {why}");
+        }
+        What::Serving { member, timeline } => {
+            tracing::info!(epoch, member = name(member), timeline, "the member is primary");
+        }
+        What::Holding(reason @ (HoldReason::TwoPrimaries | HoldReason::EtcdAway)) => {
+            tracing::error!(epoch, ?reason, "writes are stopped");
+        }
+        What::Holding(reason) => tracing::warn!(epoch, ?reason, "new writes wait"),
+        What::Fenced(member) => {
+            tracing::warn!(epoch, member = name(member), "the member's connections are given up");
+        }
+        What::MemberGone(member) => tracing::warn!(epoch, member = name(member), "the member's key is gone"),
+        What::MemberSeen(member) => tracing::info!(epoch, member = name(member), "the member's key is there"),
+        What::EtcdLost => {
+            tracing::warn!(epoch, serving = matches!(topology.rule, Rule::Serving(_)), "etcd is away");
+        }
+        What::EtcdListed => tracing::info!(epoch, "etcd is there"),
+    }
+}

@@ -1,0 +1,148 @@
+//! The worker threads: each a single-threaded runtime that logs clients in and serves them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread::JoinHandle;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+use crate::client::{self, HandshakeConfig, HandshakeError, Incoming, Outcome, Verifiers};
+use crate::metrics::{self, LoginResult, Logins};
+use crate::session::{self, Mail, Shared, Worker};
+
+/// What a client passes on its way in.
+#[derive(Clone)]
+pub(super) struct Door {
+    pub(super) handshake: Arc<ArcSwap<HandshakeConfig>>,
+    pub(super) verifiers: Arc<Verifiers>,
+    pub(super) logins: Arc<Logins>,
+}
+
+/// The worker threads.
+#[derive(Debug)]
+pub(super) struct Crew {
+    threads: Vec<JoinHandle<()>>,
+    sessions: Arc<AtomicUsize>,
+}
+
+impl Crew {
+    /// Starts a thread for each worker's counters, mail and arrivals.
+    pub(super) fn start(
+        shared: &Arc<Shared>,
+        door: &Door,
+        metrics: Vec<metrics::Worker>,
+        mail: Vec<mpsc::Receiver<Mail>>,
+        arrivals: Vec<mpsc::Receiver<Incoming>>,
+    ) -> anyhow::Result<Self> {
+        let sessions = Arc::new(AtomicUsize::new(0));
+        let mut threads = Vec::new();
+        let parts = metrics.into_iter().zip(mail).zip(arrivals);
+        for (index, ((metrics, mail), arrivals)) in parts.enumerate() {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("starting a worker's runtime")?;
+            let (shared, door, sessions) = (Arc::clone(shared), door.clone(), Arc::clone(&sessions));
+            let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                let local = LocalSet::new();
+                let worker = Worker::new(index, shared, metrics);
+                local.block_on(&runtime, serve(worker, door, mail, arrivals, sessions));
+            });
+            threads.push(thread.context("starting a worker")?);
+        }
+        Ok(Self { threads, sessions })
+    }
+
+    /// Clients connected, those that still log in among them.
+    pub(super) fn sessions(&self) -> usize {
+        self.sessions.load(Relaxed)
+    }
+
+    /// The same, to be asked from anywhere.
+    pub(super) fn count(&self) -> impl Fn() -> usize + Send + Sync + use<> {
+        let sessions = Arc::clone(&self.sessions);
+        move || sessions.load(Relaxed)
+    }
+
+    /// Waits for the threads to end, which they do when told to drain and out of sessions.
+    pub(super) fn join(&mut self) {
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a worker ended in a panic");
+            }
+        }
+    }
+}
+
+async fn serve(
+    worker: std::rc::Rc<Worker>,
+    door: Door,
+    mail: mpsc::Receiver<Mail>,
+    mut arrivals: mpsc::Receiver<Incoming>,
+    sessions: Arc<AtomicUsize>,
+) {
+    let own = tokio::task::spawn_local(std::rc::Rc::clone(&worker).run(mail));
+    while let Some(incoming) = arrivals.recv().await {
+        let (worker, door) = (std::rc::Rc::clone(&worker), door.clone());
+        let counted = Counted::new(&sessions);
+        tokio::task::spawn_local(async move {
+            let _counted = counted;
+            admit(worker, &door, incoming).await;
+        });
+    }
+    // The acceptor is gone: the proxy stops. The worker's own task ends with its last session.
+    if own.await.is_err() {
+        tracing::error!("a worker's own task ended in a panic");
+    }
+}
+
+/// Logs a client in and serves it to its end.
+async fn admit(worker: std::rc::Rc<Worker>, door: &Door, incoming: Incoming) {
+    let Incoming { tcp, peer, guard } = incoming;
+    let outcome = match TcpStream::from_std(tcp) {
+        Ok(tcp) => {
+            let config = door.handshake.load_full();
+            client::accept(tcp, peer, &config, &door.verifiers).await
+        }
+        Err(error) => Err(HandshakeError::Io(error)),
+    };
+    match outcome {
+        Ok(Outcome::Accepted(accepted)) => {
+            door.logins.count(LoginResult::Ok);
+            session::serve(worker, *accepted, Box::new(guard)).await;
+        }
+        Ok(Outcome::Cancel { process_id, secret }) => worker.shared().cancels.cancel(process_id, &secret),
+        Err(error) => {
+            door.logins.count(result_of(&error));
+            tracing::debug!(%peer, %error, "login failed");
+        }
+    }
+}
+
+fn result_of(error: &HandshakeError) -> LoginResult {
+    match error {
+        HandshakeError::Refused { .. } => LoginResult::Refused,
+        HandshakeError::Timeout => LoginResult::Timeout,
+        HandshakeError::Closed | HandshakeError::Io(_) | HandshakeError::Tls(_) => LoginResult::Gone,
+    }
+}
+
+/// One client in the count.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(sessions: &Arc<AtomicUsize>) -> Self {
+        sessions.fetch_add(1, Relaxed);
+        Self(Arc::clone(sessions))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}

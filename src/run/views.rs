@@ -1,0 +1,122 @@
+//! What is seen from outside: the HTTP side and the views it is handed.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use super::threads::Crew;
+use crate::admin::{self, Reload, View, Views};
+use crate::config::Config;
+use crate::control::Control;
+use crate::metrics::Metrics;
+use crate::session::Shared;
+use crate::topology::Epoch;
+
+/// Starts the HTTP side, if there is to be one; gives the address it is bound to.
+pub(super) fn serve(
+    config: &Config,
+    metrics: Metrics,
+    control: &Control,
+    shared: &Arc<Shared>,
+    crew: &Crew,
+    reload: Reload,
+) -> anyhow::Result<Option<SocketAddr>> {
+    let metrics = Arc::new(metrics);
+    follow(&metrics, control);
+    let Some(address) = config.admin.address else { return Ok(None) };
+    let listener = std::net::TcpListener::bind(address)
+        .and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            tokio::net::TcpListener::from_std(listener)
+        })
+        .with_context(|| format!("admin.address: {address}"))?;
+    let bound = listener.local_addr().context("admin.address")?;
+    let views = Views {
+        metrics,
+        topology: control.topology.clone(),
+        pools: pools(shared),
+        sessions: sessions(shared, crew),
+        routes: routes(config),
+        failovers: failovers(control),
+        reload,
+    };
+    tokio::spawn(admin::serve(listener, views, std::future::pending()));
+    Ok(Some(bound))
+}
+
+/// Keeps the control path's gauges and the members' names in line with the topology.
+fn follow(metrics: &Arc<Metrics>, control: &Control) {
+    let (metrics, mut topology) = (Arc::clone(metrics), control.topology.clone());
+    tokio::spawn(async move {
+        let mut epoch: Option<Epoch> = None;
+        loop {
+            let now = topology.borrow_and_update().clone();
+            for member in now.members.iter() {
+                metrics.members.set(member.id.0, &member.name);
+            }
+            let primary = now.primary().map(|primary| primary.id);
+            metrics.control.show_members(now.members.iter().map(|member| {
+                (&*member.name, member.serves_reads || Some(member.id) == primary, member.lag_bytes)
+            }));
+            metrics.control.epoch.set(i64::try_from(now.epoch.0).unwrap_or(i64::MAX));
+            if epoch.is_some_and(|before| before != now.epoch && before.0 > 0) {
+                metrics.control.failovers.inc();
+            }
+            epoch = Some(now.epoch);
+            if topology.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+fn pools(shared: &Arc<Shared>) -> View {
+    let shared = Arc::clone(shared);
+    Arc::new(move || {
+        let topology = shared.topology.borrow().clone();
+        let name = |number: u16| {
+            let known = topology.members.iter().find(|member| member.id.0 == number);
+            known.map_or_else(|| number.to_string(), |member| member.name.to_string())
+        };
+        let rows: Vec<Value> = shared
+            .pools()
+            .into_iter()
+            .map(|row| {
+                json!({
+                    "worker": row.worker, "member": name(row.member), "user": &*row.identity.user,
+                    "database": &*row.identity.database, "idle": row.idle, "busy": row.busy,
+                    "connecting": row.opening, "waiting": row.waiting,
+                })
+            })
+            .collect();
+        json!({ "pools": rows })
+    })
+}
+
+fn sessions(shared: &Arc<Shared>, crew: &Crew) -> View {
+    let (shared, count) = (Arc::clone(shared), crew.count());
+    Arc::new(move || {
+        let holding = shared.holding.load(std::sync::atomic::Ordering::Relaxed);
+        json!({ "sessions": count(), "waiting_for_primary": holding })
+    })
+}
+
+fn routes(config: &Config) -> View {
+    let routing = config.routing.clone();
+    Arc::new(move || {
+        json!({
+            "read_only_functions": routing.read_only_functions,
+            "primary_functions": routing.primary_functions,
+        })
+    })
+}
+
+fn failovers(control: &Control) -> View {
+    let transitions = control.transitions.clone();
+    Arc::new(move || {
+        let list: Vec<Value> = transitions.borrow().iter().map(|one| json!(format!("{one:?}"))).collect();
+        json!({ "transitions": list })
+    })
+}
