@@ -8,8 +8,8 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use super::answer::{Event, Step};
 use super::acquire::Attempt;
+use super::answer::{Event, Step};
 use super::batch::Summary;
 use super::handle::Order;
 use super::loss::Loss;
@@ -102,7 +102,10 @@ impl Run {
             },
             settings: std::sync::Arc::clone(&session.settings),
             reads,
-            alone: summary.runs <= 1 && !attempt.takes_refusals() && matches!(session.tx, Tx::Idle) && !session.open_batch,
+            alone: summary.runs <= 1
+                && !attempt.takes_refusals()
+                && matches!(session.tx, Tx::Idle)
+                && !session.open_batch,
             first_in_transaction: matches!(session.tx, Tx::Deferred { .. }),
             mark: session.to_client.len(),
         }
