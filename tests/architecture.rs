@@ -361,7 +361,27 @@ fn sources() -> Vec<Source> {
         let name = path.strip_prefix(top).unwrap().to_str().unwrap().replace('\\', "/");
         Source::new(&name, &std::fs::read_to_string(path).unwrap())
     };
-    files.iter().map(read).collect()
+    let mut sources: Vec<_> = files.iter().map(read).collect();
+    mark_tests(&mut sources);
+    sources
+}
+
+/// Files that their parent declares behind `#[cfg(test)]` are tests whatever their name.
+fn mark_tests(sources: &mut [Source]) {
+    let mut tests = BTreeSet::new();
+    for source in &*sources {
+        let folder = source.path.trim_end_matches(".rs").trim_end_matches("/mod").to_owned();
+        for pair in source.code.windows(2) {
+            if let Some(name) = pair[1].trim().strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';'))
+                && pair[0].trim() == "#[cfg(test)]"
+            {
+                tests.extend([format!("{folder}/{name}.rs"), format!("{folder}/{name}/mod.rs")]);
+            }
+        }
+    }
+    for source in sources.iter_mut().filter(|source| tests.contains(&source.path)) {
+        source.tests_from = 0;
+    }
 }
 
 #[test]
@@ -440,6 +460,18 @@ fn impurity_is_caught() {
         assert_eq!(told("src/control/a.rs", &text), [""; 0], "{line}");
     }
     assert_eq!(told("src/sql/a.rs", "//! x\n/// not tokio::spawn\nconst X: &str = \"tokio\";\n"), [""; 0]);
+}
+
+#[test]
+fn files_declared_as_tests_are_tests() {
+    let mut sources = [
+        Source::new("src/topology/machine.rs", "//! x\n#[cfg(test)]\nmod properties;\nmod other;\n"),
+        Source::new("src/topology/machine/properties.rs", "//! x\nlet x = Instant::now();\n"),
+        Source::new("src/topology/machine/other.rs", "//! x\nlet x = Instant::now();\n"),
+    ];
+    mark_tests(&mut sources);
+    let found: Vec<_> = check(&sources).into_iter().map(|violation| violation.file).collect();
+    assert_eq!(found, ["src/topology/machine/other.rs"]);
 }
 
 #[test]

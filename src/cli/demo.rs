@@ -112,3 +112,63 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::cluster::{EtcdStatus, Secret};
+    use crate::config::{Source, TlsMode};
+
+    /// A cluster's status with one self-signed certificate for everything, in `dir`.
+    fn status(dir: &Path) -> Status {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let (certificate, key) = (dir.join("a \"quoted\" name.crt"), dir.join("a.key"));
+        std::fs::write(&certificate, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let roles = ["pgha_lookup", "pgha_monitor"];
+        Status {
+            scope: "a-scope".to_owned(),
+            namespace: "/n".to_owned(),
+            dir: dir.to_owned(),
+            supervisor_pid: 1,
+            etcd: EtcdStatus {
+                endpoints: vec!["http://127.0.0.1:4711".to_owned()],
+                running: true,
+                pid: None,
+            },
+            leader: None,
+            members: Vec::new(),
+            superuser_dsn: Secret::from("a secret"),
+            app: "app".to_owned(),
+            app_password: Secret::from("a secret"),
+            app_dsn: Secret::from("a secret"),
+            ca: certificate.clone(),
+            client_certificates: roles
+                .map(|role| (role.to_owned(), (certificate.clone(), key.clone())))
+                .into(),
+            postgres_bin: PathBuf::new(),
+        }
+    }
+
+    #[test]
+    fn a_clusters_proxy_toml_is_good() {
+        let folder = tempfile::tempdir().unwrap();
+        let status = status(folder.path());
+        let text = proxy_toml(&status, "127.0.0.1:7000".parse().unwrap(), "127.0.0.1:7001".parse().unwrap());
+        assert!(!text.contains("a secret"));
+        let config = Config::parse(&text, &folder.path().join("proxy.toml")).unwrap();
+        assert_eq!(config.listen.addresses, ["127.0.0.1:7000".parse().unwrap()]);
+        assert_eq!(config.admin.address, Some("127.0.0.1:7001".parse().unwrap()));
+        assert_eq!(
+            (config.tls.server_mode, config.tls.server_ca),
+            (TlsMode::VerifyFull, Some(status.ca.clone()))
+        );
+        assert_eq!(config.auth.lookup_certificate, status.client_certificates.get("pgha_lookup").cloned());
+        assert_eq!(config.auth.monitor_certificate, status.client_certificates.get("pgha_monitor").cloned());
+        let Source::Etcd(etcd) = config.topology.source else { panic!("not etcd") };
+        assert_eq!((&*etcd.scope, &*etcd.namespace), ("a-scope", "/n"));
+        assert_eq!(etcd.endpoints, status.etcd.endpoints);
+    }
+}

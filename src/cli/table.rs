@@ -2,9 +2,11 @@
 
 use serde_json::Value;
 
-/// Rows of objects as a table with a heading; the columns are the keys of the first row. Anything else is shown as it is.
+/// Rows of objects as a table with a heading; the columns are the keys of the first row. An object that holds nothing but
+/// one list is as good as that list; anything else is shown as it is.
 pub(super) fn table(rows: &Value) -> String {
-    let rows = match rows {
+    let only = rows.as_object().filter(|fields| fields.len() == 1).and_then(|fields| fields.values().next());
+    let rows = match only.filter(|value| value.is_array()).unwrap_or(rows) {
         Value::Array(rows) => rows.as_slice(),
         one => std::slice::from_ref(one),
     };
@@ -51,6 +53,8 @@ mod tests {
         let rows = json!([{ "member": "pg-node-1", "serves_reads": true }, { "member": "é\u{1b}[2J", "serves_reads": null }]);
         assert_eq!(table(&rows), "MEMBER     SERVES READS\npg-node-1  yes\né?[2J\n");
         assert_eq!(table(&json!([])), "");
+        assert_eq!(table(&json!({ "pools": [{ "idle": 3 }] })), "IDLE\n3\n");
+        assert_eq!(table(&json!({ "transitions": ["one", "two"] })), "one\ntwo\n");
         assert_eq!(table(&json!({ "sessions": 3 })), "SESSIONS\n3\n");
     }
 }

@@ -53,7 +53,7 @@ impl Cluster {
             How::Thaw => self.signal_member(number, Signal::SIGCONT),
             How::Partition => self.cut(number, true),
             How::Heal => self.cut(number, false),
-            How::Start if self.members[number].running().patroni.is_some() => {
+            How::Start if self.members[number].has_patroni() => {
                 Err(Error::State(format!("{member} runs already")))
             }
             How::Start => self.start_member(number),

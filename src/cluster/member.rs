@@ -70,6 +70,12 @@ impl Member {
         self.keepers().iter().map(Keeper::pid).collect()
     }
 
+    /// Whether its Patroni runs or is about to.
+    pub(super) fn has_patroni(&self) -> bool {
+        let starting = self.keepers().iter().any(|keeper| keeper.descendants().is_empty());
+        starting || self.running().patroni.is_some()
+    }
+
     /// Its processes now.
     pub(super) fn running(&self) -> Running {
         let all: Vec<u32> = self.keepers().iter().flat_map(Keeper::descendants).collect();

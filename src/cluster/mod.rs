@@ -148,11 +148,17 @@ impl Cluster {
         let leader = self.wait_for_leader(&deadline).await?;
         let place = &self.members[leader].place;
         if again {
-            patroni::configure(place.api_port, &self.passwords.api, &self.options).await?;
+            self.configure(leader, patroni::START_LOOP_WAIT).await?;
         }
         bootstrap::run(&self.runtime, place, &self.options.app, &self.passwords.app).await?;
         tracing::info!(primary = place.name, "waiting for the replicas to stream");
-        self.wait_for_streaming(&deadline).await
+        self.wait_for_streaming(&deadline).await?;
+        self.configure(leader, self.options.loop_wait).await
+    }
+
+    async fn configure(&self, member: usize, loop_wait: Duration) -> Result<(), Error> {
+        let port = self.members[member].place.api_port;
+        patroni::configure(port, &self.passwords.api, &self.options, loop_wait).await
     }
 
     /// Waits until one member is the primary and all others that run stream from it, one of them synchronously if the

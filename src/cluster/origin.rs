@@ -1,5 +1,5 @@
-//! Which member a connection to a relay comes from, as the kernel's tables show it: a partition also cuts what the
-//! member itself has opened, its replication above all.
+//! What the kernel's tables show of connections: which ports are listened on, and which member a connection to a relay
+//! comes from. A partition also cuts what the member itself has opened, its replication above all.
 
 use std::sync::Mutex;
 
@@ -39,6 +39,20 @@ fn inode(from_port: u16, to_port: u16) -> Option<u64> {
         (fields.get(1) == Some(&from.as_str()) && fields.get(2) == Some(&to.as_str()))
             .then(|| fields.get(9)?.parse().ok())?
     })
+}
+
+/// The ports that somebody listens on, at 127.0.0.1 or at every address.
+pub(super) fn listening() -> impl Iterator<Item = u16> {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let ports: Vec<u16> = table.lines().filter_map(listener).collect();
+    ports.into_iter()
+}
+
+fn listener(line: &str) -> Option<u16> {
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let (address, port) = fields.next()?.split_once(':')?;
+    let listens = fields.nth(1)? == "0A" && matches!(address, "0100007F" | "00000000");
+    listens.then(|| u16::from_str_radix(port, 16).ok())?
 }
 
 fn has_open(pid: u32, socket: &str) -> bool {

@@ -17,6 +17,8 @@ use super::{Error, Runtime, Secret};
 pub(super) const SUPERUSER: &str = "postgres";
 const REPLICATION_USER: &str = "replicator";
 const API_USER: &str = "patroni";
+/// Patroni's `loop_wait` while the cluster starts: slots and synchronous standbys are seen to once a loop.
+pub(super) const START_LOOP_WAIT: Duration = Duration::from_secs(1);
 
 /// A member's `patroni.yml`. JSON, which is YAML too.
 pub(super) fn configuration(
@@ -40,7 +42,7 @@ pub(super) fn configuration(
         // "use_proxies": only this address, not those that etcd advertises, which lead around the relay.
         "etcd3": {"hosts": [address(place.etcd_port)], "use_proxies": true},
         "bootstrap": {
-            "dcs": dynamic(options),
+            "dcs": dynamic(options, START_LOOP_WAIT),
             "initdb": [{"encoding": "UTF8"}, {"locale": "C.UTF-8"}, "data-checksums"],
         },
         "postgresql": {
@@ -50,6 +52,7 @@ pub(super) fn configuration(
             "bin_dir": runtime.postgres_bin(),
             "pgpass": place.dir.join("pgpass"),
             "use_unix_socket": true,
+            "basebackup": [{"checkpoint": "fast"}],
             "authentication": {
                 "superuser": role(SUPERUSER, &passwords.superuser),
                 "replication": role(REPLICATION_USER, &passwords.replication),
@@ -63,10 +66,10 @@ pub(super) fn configuration(
 }
 
 /// What Patroni keeps in etcd for all members.
-pub(super) fn dynamic(options: &Options) -> Value {
+fn dynamic(options: &Options, loop_wait: Duration) -> Value {
     json!({
         "ttl": options.ttl.as_secs(),
-        "loop_wait": options.loop_wait.as_secs(),
+        "loop_wait": loop_wait.as_secs(),
         "retry_timeout": options.retry_timeout.as_secs(),
         "maximum_lag_on_failover": 1_048_576,
         "synchronous_mode": options.synchronous,
@@ -80,6 +83,7 @@ fn parameters(options: &Options) -> BTreeMap<String, String> {
         ("wal_level", "logical"),
         ("hot_standby", "on"),
         ("wal_log_hints", "on"),
+        ("wal_retrieve_retry_interval", "1s"),
         ("max_connections", "200"),
         ("max_wal_senders", "20"),
         ("max_replication_slots", "20"),
@@ -140,7 +144,6 @@ pub(super) struct Report {
 pub(super) struct Standby {
     pub(super) application_name: String,
     pub(super) state: String,
-    pub(super) sync_state: String,
 }
 
 impl Report {
@@ -186,10 +189,15 @@ async fn post(port: u16, api: &Secret, path: &str, body: &Value) -> Result<Answe
     request.send().await.map_err(Error::io(format!("Patroni's API on port {port}")))
 }
 
-/// Brings what Patroni keeps in etcd in line with the options; for a cluster that was made with others.
-pub(super) async fn configure(api_port: u16, api: &Secret, options: &Options) -> Result<(), Error> {
+/// Brings what Patroni keeps in etcd in line with the options, but for its `loop_wait`.
+pub(super) async fn configure(
+    api_port: u16,
+    api: &Secret,
+    options: &Options,
+    loop_wait: Duration,
+) -> Result<(), Error> {
     let login = Some((API_USER, api.reveal()));
-    let body = dynamic(options).to_string();
+    let body = dynamic(options, loop_wait).to_string();
     let deadline = Duration::from_secs(10);
     let request = Request { method: "PATCH", port: api_port, path: "/config", login, body: &body, deadline };
     let answer = request.send().await.map_err(Error::io("Patroni's configuration"))?;

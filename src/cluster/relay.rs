@@ -2,9 +2,10 @@
 //!
 //! A cut-off member's relays stall: no byte goes either way, connections stay open, new ones are taken and hang.
 //! Healing goes on where it stopped, as a network that comes back does. The relays run on a thread of their own, so
-//! that a caller which blocks its runtime does not stall them. What a relay can't show is a refused connection: when
-//! nobody listens behind it, it takes the connection and resets it.
+//! that a caller which blocks its runtime does not stall them. A relay listens while the server behind it does; in the
+//! moment before it has seen that the server went, it takes connections and resets them.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +17,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::origin::Origins;
+use super::origin::{self, Origins};
 use super::{Error, ports::Port};
 
 /// Connections through one relay at a time; more wait in the kernel's queue.
 const CONNECTIONS: usize = 1_000;
 const BUFFER: usize = 64 * 1024;
+/// How long a server may be gone before its relay refuses connections.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A way to be relayed.
 #[derive(Debug)]
@@ -34,6 +37,19 @@ pub(super) struct Route {
     pub(super) member: usize,
 }
 
+/// A route without its hold on the port.
+struct Numbers {
+    port: u16,
+    to: u16,
+    member: usize,
+}
+
+impl Route {
+    fn numbers(&self) -> Numbers {
+        Numbers { port: self.port.number(), to: self.to, member: self.member }
+    }
+}
+
 /// All relays of a cluster. They end when this is dropped.
 #[derive(Debug)]
 pub(super) struct Relays {
@@ -43,7 +59,7 @@ pub(super) struct Relays {
 }
 
 impl Relays {
-    /// Listens on every route's port. `origins` tells which member a connection comes from.
+    /// Serves every route from now on. `origins` tells which member a connection comes from.
     pub(super) fn start(members: usize, routes: Vec<Route>, origins: Arc<Origins>) -> Result<Self, Error> {
         let cuts: Vec<_> = (0..members).map(|_| watch::channel(false).0).collect();
         let cut: Arc<[watch::Receiver<bool>]> = cuts.iter().map(watch::Sender::subscribe).collect();
@@ -55,14 +71,13 @@ impl Relays {
                 Err(error) => return drop(ready.send(Err(error))),
             };
             runtime.block_on(async {
-                let listening = listen_all(&routes).await;
-                let listeners = match listening {
-                    Ok(listeners) => listeners,
-                    Err(error) => return drop(ready.send(Err(error))),
-                };
                 let mut relays = JoinSet::new();
-                for (route, listener) in routes.iter().zip(listeners) {
-                    relays.spawn(relay(listener, route.to, route.member, cut.clone(), origins.clone()));
+                let (publish, listening) = watch::channel(HashSet::new());
+                relays.spawn(look_who_listens(publish, routes.iter().map(|route| route.to).collect()));
+                for route in &routes {
+                    let cut = cut.clone();
+                    let relay = Relay { route: route.numbers(), cut, origins: origins.clone() };
+                    relays.spawn(relay.run(listening.clone()));
                 }
                 if ready.send(Ok(())).is_ok() {
                     // An error means that the sender is gone, which is the same order.
@@ -100,40 +115,82 @@ impl Drop for Relays {
     }
 }
 
-async fn listen_all(routes: &[Route]) -> std::io::Result<Vec<TcpListener>> {
-    let mut listeners = Vec::with_capacity(routes.len());
-    for route in routes {
-        listeners.push(TcpListener::bind((Ipv4Addr::LOCALHOST, route.port.number())).await?);
+/// Looks which of the servers listen, and says so whenever that changes.
+async fn look_who_listens(publish: watch::Sender<HashSet<u16>>, servers: HashSet<u16>) {
+    loop {
+        let now: HashSet<u16> = origin::listening().filter(|port| servers.contains(port)).collect();
+        publish.send_if_modified(|before| {
+            let changed = *before != now;
+            *before = now;
+            changed
+        });
+        tokio::time::sleep(LOOK_EVERY).await;
     }
-    Ok(listeners)
 }
 
-async fn relay(
-    listener: TcpListener,
-    to: u16,
-    member: usize,
-    cuts: Arc<[watch::Receiver<bool>]>,
+/// One relay.
+struct Relay {
+    route: Numbers,
+    cut: Arc<[watch::Receiver<bool>]>,
     origins: Arc<Origins>,
-) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut connections = JoinSet::new();
+}
+
+impl Relay {
+    /// Listens as long as the server does, so that a connection is refused where the server would refuse it. A member
+    /// that is cut off goes on listening: nobody can see that its server is dead.
+    async fn run(self, mut listening: watch::Receiver<HashSet<u16>>) {
+        let Some(mut cut) = self.cut.get(self.route.member).cloned() else { return };
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut connections = JoinSet::new();
+        loop {
+            let to = self.route.to;
+            if listening.wait_for(|ports| ports.contains(&to)).await.is_err() {
+                return;
+            }
+            let listener = match TcpListener::bind((Ipv4Addr::LOCALHOST, self.route.port)).await {
+                Ok(listener) => listener,
+                Err(error) => {
+                    tracing::warn!(port = self.route.port, %error, "a relay can't listen");
+                    tokio::time::sleep(LOOK_EVERY).await;
+                    continue;
+                }
+            };
+            tokio::select! {
+                () = self.accept(&listener, &places, &mut connections) => {}
+                () = refused(&mut listening, &mut cut, to) => {}
+            }
+        }
+    }
+
+    async fn accept(&self, listener: &TcpListener, places: &Arc<Semaphore>, connections: &mut JoinSet<()>) {
+        loop {
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let Ok((client, from)) = listener.accept().await else {
+                // Out of file descriptors, or the client has gone again.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            };
+            while connections.try_join_next().is_some() {}
+            let origin = self.origins.of_connection(from.port(), self.route.port);
+            let members = [Some(self.route.member), origin].into_iter().flatten();
+            let gates = Gates(members.filter_map(|number| self.cut.get(number).cloned()).collect());
+            let to = self.route.to;
+            connections.spawn(async move {
+                connect_and_pass(client, to, gates).await;
+                drop(place);
+            });
+        }
+    }
+}
+
+/// Waits until the server does not listen while its member is not cut off.
+async fn refused(listening: &mut watch::Receiver<HashSet<u16>>, cut: &mut watch::Receiver<bool>, to: u16) {
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        let Ok((client, from)) = listener.accept().await else {
-            // Out of file descriptors, or the client has gone again.
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            continue;
-        };
-        while connections.try_join_next().is_some() {}
-        let local = listener.local_addr().map_or(0, |address| address.port());
-        let origin = origins.of_connection(from.port(), local);
-        let gates =
-            [Some(member), origin].into_iter().flatten().filter_map(|number| cuts.get(number).cloned());
-        let gates = Gates(gates.collect());
-        connections.spawn(async move {
-            connect_and_pass(client, to, gates).await;
-            drop(place);
-        });
+        let gone = listening.wait_for(|ports| !ports.contains(&to)).await.is_err();
+        let healed = cut.wait_for(|cut| !cut).await.is_err();
+        if gone || healed || !listening.borrow().contains(&to) {
+            return;
+        }
     }
 }
 

@@ -91,8 +91,8 @@ impl Cluster {
             let running = reports[*number].as_ref().is_some_and(|report| report.replication_state.is_some());
             running && streaming.iter().any(|standby| standby.application_name == member.place.name)
         });
-        let synchronous =
-            streaming.iter().any(|standby| matches!(standby.sync_state.as_str(), "sync" | "quorum"));
+        // By Patroni's own record in etcd, not PostgreSQL's word: only a standby that stands there may take over.
+        let synchronous = reports.iter().flatten().any(|report| report.sync_standby || report.quorum_standby);
         all && (synchronous || !self.options.synchronous || expected.is_empty())
     }
 

@@ -40,7 +40,7 @@ pub struct Auth {
 }
 
 /// One of `[[users]]`: a user that needs no lookup.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct User {
     /// `name`
     pub name: String,
@@ -55,7 +55,7 @@ impl std::fmt::Debug for User {
 }
 
 /// How a configured user proves itself. Its `Debug` shows no secret.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum UserSecret {
     /// A password in clear: serves logins at both sides.
     Password(Arc<str>),

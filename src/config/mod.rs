@@ -25,7 +25,7 @@ pub use auth::{Auth, User, UserSecret};
 pub use error::Error;
 pub use listen::{Admin, KeepAlive, Limits, Listen, Log, LogFormat};
 pub use pool::{Failover, Pool, PoolMode};
-pub use reload::{NEEDS_RESTART, needs_restart, reload};
+pub use reload::{LIVE, needs_restart, reload};
 pub use routing::{Balance, Consistency, Reads, Routing, Vector};
 pub use tls::{Tls, TlsMode};
 pub use topology::{EtcdSource, Source, TopologyConfig};

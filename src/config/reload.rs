@@ -1,38 +1,25 @@
 //! Taking up a changed proxy.toml while the proxy runs.
 //!
-//! What is not in [`NEEDS_RESTART`] holds for whatever begins after the reload: a new login, statement, backend or
-//! check. Certificates and secret files are read anew even where their names stay.
+//! What is in [`LIVE`] holds for whatever begins after the reload: a new login, statement or backend. Certificates are
+//! read anew even where their names stay. Everything else waits for the next start, and [`needs_restart`] names it.
 
 use std::path::Path;
 
 use super::{Config, Error};
 
-/// Keys whose change takes effect only when the proxy starts anew: they shape sockets, threads, caches, or whom the
-/// control path is connected to.
-pub const NEEDS_RESTART: &[&str] = &[
-    "listen.address",
-    "listen.workers",
-    "listen.backlog",
-    "topology.source",
-    "topology.etcd_endpoints",
-    "topology.etcd_user",
-    "topology.etcd_password_file",
-    "topology.etcd_ca",
-    "topology.etcd_certificate",
-    "topology.etcd_key",
-    "topology.namespace",
-    "topology.scope",
-    "topology.etcd_timeout",
-    "topology.etcd_check",
-    "topology.members",
-    "auth.lookup_user",
-    "auth.lookup_database",
-    "auth.monitor_user",
-    "auth.monitor_database",
-    "auth.cluster_secret_file",
-    "routing.class_cache",
-    "admin.address",
-    "log.format",
+/// Keys that take effect without a restart. proxy.toml marks them with `(reload)`.
+pub const LIVE: &[&str] = &[
+    "tls.client_mode",
+    "tls.certificate",
+    "tls.key",
+    "tls.client_ca",
+    "tls.server_mode",
+    "tls.server_ca",
+    "routing.read_only_functions",
+    "routing.primary_functions",
+    "limits.logins",
+    "limits.login_timeout",
+    "log.level",
 ];
 
 /// Reads the file anew, all of it, as at the start.
@@ -43,10 +30,14 @@ pub fn reload(path: &Path) -> Result<Config, Error> {
     Config::load(path)
 }
 
-/// The keys that differ between `running` and `loaded` and take effect only at the next start.
-pub fn needs_restart(running: &Config, loaded: &Config) -> Vec<&'static str> {
-    let value = |config: &Config, name: &str| {
-        config.settings.iter().find(|setting| setting.name == name).map(|setting| setting.value.clone())
-    };
-    NEEDS_RESTART.iter().copied().filter(|name| value(running, name) != value(loaded, name)).collect()
+/// The keys that differ between `running` and `loaded` and take effect only at the next start, in the order of the file;
+/// `users` stands for all of `[[users]]`.
+pub fn needs_restart(running: &Config, loaded: &Config) -> Vec<String> {
+    let pairs = running.settings.iter().zip(&loaded.settings);
+    let changed = pairs.filter(|(before, after)| before.value != after.value).map(|(before, _)| &before.name);
+    let mut waiting: Vec<String> = changed.filter(|name| !LIVE.contains(&name.as_str())).cloned().collect();
+    if running.users != loaded.users {
+        waiting.push("users".to_owned());
+    }
+    waiting
 }

@@ -57,7 +57,7 @@ fn the_shipped_file_holds_every_key() {
 }
 
 #[test]
-fn the_shipped_file_marks_what_needs_a_restart() {
+fn the_shipped_file_marks_what_a_reload_takes_up() {
     let mut marked = BTreeSet::new();
     let (mut section, mut before) = ("", "");
     for line in SHIPPED.lines() {
@@ -66,13 +66,13 @@ fn the_shipped_file_marks_what_needs_a_restart() {
         }
         let bare = line.strip_prefix("# ").unwrap_or(line);
         if let Some((key, _)) = bare.split_once(" = ")
-            && before.ends_with("(restart).")
+            && before.ends_with("(reload).")
         {
             marked.insert(format!("{section}.{key}"));
         }
         before = line;
     }
-    assert_eq!(marked, NEEDS_RESTART.iter().map(ToString::to_string).collect());
+    assert_eq!(marked, LIVE.iter().map(ToString::to_string).collect());
 }
 
 #[test]
@@ -370,18 +370,40 @@ fn a_reload_names_what_must_wait() {
     let files = Files::new();
     let path = files.folder.path().join("proxy.toml");
     let running = files.parse("").unwrap();
-    files.write("proxy.toml", "[listen]\nworkers = 3\n[pool]\nwait = \"1s\"");
+    files.write(
+        "proxy.toml",
+        "[listen]\nworkers = 3\n[pool]\nwait = \"1s\"\n[log]\nlevel = \"warn\"\n[[users]]\nname = \"a\"\npassword = \"b\"",
+    );
     let loaded = reload(&path).unwrap();
     assert_eq!(loaded.pool.wait, Duration::from_secs(1));
-    assert_eq!(needs_restart(&running, &loaded), ["listen.workers"]);
+    assert_eq!(needs_restart(&running, &loaded), ["listen.workers", "pool.wait", "users"]);
     files.write("proxy.toml", "[pool]\nwait = 1");
     assert_eq!(reload(&path).unwrap_err().line(), Some(2));
 }
 
 #[test]
-fn keys_that_need_a_restart_exist() {
+fn keys_that_a_reload_takes_up_exist() {
     let settings = parse("").unwrap().settings;
-    for name in NEEDS_RESTART {
+    for name in LIVE {
         assert!(settings.iter().any(|setting| setting.name == *name), "{name}");
+    }
+}
+
+proptest::proptest! {
+    /// Whatever is typed into the file: it is taken, or refused in one line; never a panic.
+    #[test]
+    fn any_change_is_taken_or_refused_in_one_line(at in 0..SHIPPED.len(), cut in 0_usize..40, put in "\\PC{0,8}|[\\[\\]{}=\"'\\\\n#.,0-9a-z]{0,8}") {
+        let floor = |mut at: usize| {
+            while !SHIPPED.is_char_boundary(at) {
+                at -= 1;
+            }
+            at
+        };
+        let text = [&SHIPPED[..floor(at)], &put, &SHIPPED[floor((at + cut).min(SHIPPED.len()))..]].concat();
+        if let Err(why) = parse(&text) {
+            let message = why.to_string();
+            proptest::prop_assert!(message.starts_with("proxy.toml:") && message.lines().count() == 1, "{message}");
+            proptest::prop_assert!(why.line().is_some(), "{message}");
+        }
     }
 }

@@ -15,14 +15,9 @@ pub enum LinkError {
     /// No answer in time.
     #[error("no answer in time")]
     Timeout,
-    /// The server said no. No secret is in it.
-    #[error("{sqlstate}: {message}")]
-    Refused {
-        /// Its SQLSTATE.
-        sqlstate: String,
-        /// Its message.
-        message: String,
-    },
+    /// The server said no, to the login or to the question. No secret is in it.
+    #[error("{0}")]
+    Refused(String),
     /// An answer that can't be read.
     #[error("unreadable answer: {0}")]
     Protocol(String),

@@ -282,23 +282,19 @@ impl<C: Connect> Monitor<C> {
         if self.link.is_none() {
             let opened = Instant::now();
             let connecting = self.shared.connect.connect(&self.address.0, self.address.1, limit);
-            let link = timeout(limit, connecting).await.map_err(|_elapsed| Failure::Timeout)?;
-            self.link = Some((link.map_err(|error| failure(&error))?, opened));
+            let link = timeout(limit, connecting).await.unwrap_or(Err(LinkError::Timeout));
+            let link = link.map_err(|error| self.failed(&error))?;
+            self.link = Some((link, opened));
         }
         let Some((link, _)) = &mut self.link else { return Err(Failure::Unreachable) };
-        let answer = timeout(limit, link.query(sql)).await;
-        match answer {
-            Ok(Ok(rows)) => Ok(rows),
-            Ok(Err(error)) => {
-                self.link = None;
-                tracing::debug!(host = %self.address.0, port = self.address.1, "check: {error}");
-                Err(failure(&error))
-            }
-            Err(_elapsed) => {
-                self.link = None;
-                Err(Failure::Timeout)
-            }
-        }
+        let answer = timeout(limit, link.query(sql)).await.unwrap_or(Err(LinkError::Timeout));
+        answer.map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&mut self, error: &LinkError) -> Failure {
+        self.link = None;
+        tracing::debug!(host = %self.address.0, port = self.address.1, "check: {error}");
+        failure(error)
     }
 }
 
@@ -306,7 +302,7 @@ fn failure(error: &LinkError) -> Failure {
     match error {
         LinkError::Closed(_) => Failure::Unreachable,
         LinkError::Timeout => Failure::Timeout,
-        LinkError::Refused { .. } => Failure::Refused,
+        LinkError::Refused(_) => Failure::Refused,
         LinkError::Protocol(_) => Failure::Unreadable,
     }
 }

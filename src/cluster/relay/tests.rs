@@ -11,7 +11,11 @@ async fn relayed() -> (Relays, TcpListener, u16) {
     let port = Port::free().unwrap();
     let number = port.number();
     let route = Route { port, to: server.local_addr().unwrap().port(), member: 0 };
-    (Relays::start(1, vec![route], Arc::default()).unwrap(), server, number)
+    let relays = Relays::start(1, vec![route], Arc::default()).unwrap();
+    let up = async { while TcpStream::connect(("127.0.0.1", number)).await.is_err() {} };
+    timeout(Duration::from_secs(5), up).await.expect("the relay listens");
+    server.accept().await.expect("that connection");
+    (relays, server, number)
 }
 
 async fn read(stream: &mut TcpStream) -> Option<String> {
@@ -57,10 +61,17 @@ async fn the_end_of_a_stream_waits_for_the_healing_too() {
 }
 
 #[tokio::test]
-async fn a_dead_server_resets() {
-    let (_relays, server, port) = relayed().await;
+async fn a_dead_server_refuses_and_comes_back() {
+    let (relays, server, port) = relayed().await;
+    let address = server.local_addr().unwrap();
     drop(server);
-    let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let outcome = timeout(Duration::from_secs(5), client.read(&mut [0; 1])).await.expect("an end");
-    assert!(outcome.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset));
+    let refused = || async { TcpStream::connect(("127.0.0.1", port)).await.is_err() };
+    timeout(Duration::from_secs(5), async { while !refused().await {} }).await.expect("a refusal");
+    let _server = TcpListener::bind(address).await.unwrap();
+    timeout(Duration::from_secs(5), async { while refused().await {} }).await.expect("its return");
+
+    relays.cut(0, true);
+    drop(_server);
+    tokio::time::sleep(LOOK_EVERY * 5).await;
+    assert!(!refused().await, "a partition shows who is dead");
 }
