@@ -1,5 +1,7 @@
 //! Both sides of a login against a real PostgreSQL, its psql and a driver; and what must not get in.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
 mod hostile;
 mod postgres;
 mod proxy;

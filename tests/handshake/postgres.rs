@@ -12,24 +12,24 @@ use nix::unistd::{Pid, User, chown, geteuid};
 use tempfile::TempDir;
 
 /// The superuser's password.
-pub const PASSWORD: &str = "super";
+pub(crate) const PASSWORD: &str = "super";
 
 /// Where `make setup` puts PostgreSQL's programs.
-pub fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".local/runtime/pgsql/bin").join(name);
     assert!(path.exists(), "{} is missing: run `make setup`", path.display());
     path
 }
 
-pub struct Postgres {
-    pub port: u16,
+pub(crate) struct Postgres {
+    pub(crate) port: u16,
     postmaster: Child,
     _folder: TempDir,
 }
 
 impl Postgres {
     /// Makes a cluster with SCRAM for everybody, and runs `sql` in it.
-    pub fn start(sql: &str) -> Self {
+    pub(crate) fn start(sql: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let owner = geteuid()
             .is_root()
@@ -72,7 +72,7 @@ impl Postgres {
     }
 
     /// Runs `sql` as the superuser.
-    pub fn run(&self, sql: &str) {
+    pub(crate) fn run(&self, sql: &str) {
         let output = psql(self.port, "postgres", PASSWORD, sql);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
@@ -87,7 +87,7 @@ impl Drop for Postgres {
 }
 
 /// psql with `sql` in the database `postgres`; rows unaligned on stdout, stops at the first error.
-pub fn psql(port: u16, user: &str, password: &str, sql: &str) -> std::process::Output {
+pub(crate) fn psql(port: u16, user: &str, password: &str, sql: &str) -> std::process::Output {
     Command::new(program("psql"))
         .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", user, "-d", "postgres", "-c", sql])
         .args(["-p", &port.to_string()])
@@ -97,6 +97,6 @@ pub fn psql(port: u16, user: &str, password: &str, sql: &str) -> std::process::O
 }
 
 /// A port that nobody listens on now.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -19,13 +19,13 @@ use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 
-pub const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(20);
 
-pub fn keep_alive() -> KeepAlive {
+pub(crate) fn keep_alive() -> KeepAlive {
     KeepAlive { idle: LONG, interval: LONG, count: 3, user_timeout: LONG }
 }
 
-pub fn tls(mode: TlsMode, ca: Option<PathBuf>) -> Tls {
+pub(crate) fn tls(mode: TlsMode, ca: Option<PathBuf>) -> Tls {
     Tls {
         client_mode: TlsMode::Prefer,
         certificate: None,
@@ -36,15 +36,15 @@ pub fn tls(mode: TlsMode, ca: Option<PathBuf>) -> Tls {
     }
 }
 
-pub fn client_tls(mode: TlsMode) -> ClientTls {
+pub(crate) fn client_tls(mode: TlsMode) -> ClientTls {
     ClientTls::new(&tls(mode, None), None).unwrap()
 }
 
-pub fn handshake_config(tls: Option<ServerTls>) -> HandshakeConfig {
+pub(crate) fn handshake_config(tls: Option<ServerTls>) -> HandshakeConfig {
     HandshakeConfig { tls, require_tls: false, login_timeout: LONG, logins: Arc::new(Semaphore::new(8)) }
 }
 
-pub fn verifiers(users: &[User], lookup: Option<Lookup>) -> Verifiers {
+pub(crate) fn verifiers(users: &[User], lookup: Option<Lookup>) -> Verifiers {
     let config = VerifiersConfig {
         ttl: Duration::ZERO,
         stale: LONG,
@@ -56,7 +56,7 @@ pub fn verifiers(users: &[User], lookup: Option<Lookup>) -> Verifiers {
 }
 
 /// Logs in at a server on this machine.
-pub async fn connect(
+pub(crate) async fn connect(
     port: u16,
     tls: &ClientTls,
     credentials: &Credentials,
@@ -67,16 +67,16 @@ pub async fn connect(
 }
 
 /// A running proxy. It ends with the test's runtime.
-pub struct Proxy {
-    pub address: SocketAddr,
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
     /// What became of each connection that did not get in, in turn.
-    pub refused: mpsc::Receiver<HandshakeError>,
+    pub(crate) refused: mpsc::Receiver<HandshakeError>,
 }
 
 impl Proxy {
     /// Lets clients in by `verifiers`; those who are in go on to the server at `upstream`, or without one get a
     /// ReadyForQuery and nothing else.
-    pub async fn start(config: HandshakeConfig, verifiers: Verifiers, upstream: Option<u16>) -> Self {
+    pub(crate) async fn start(config: HandshakeConfig, verifiers: Verifiers, upstream: Option<u16>) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let (sender, refused) = mpsc::channel(100);
@@ -97,7 +97,7 @@ impl Proxy {
         Self { address, refused }
     }
 
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.address.port()
     }
 }
@@ -135,6 +135,6 @@ fn boxed(stream: Stream) -> Box<dyn Io> {
 }
 
 /// A lookup for users that are all configured.
-pub fn no_primary() -> Lookup {
+pub(crate) fn no_primary() -> Lookup {
     Arc::new(|_user| Box::pin(async { Err(LookupError::NoPrimary) }))
 }
