@@ -86,6 +86,7 @@ pub(super) enum Failure {
 }
 
 /// What a wait brought.
+#[expect(clippy::large_enum_variant, reason = "lives for one match; boxing would allocate on each wait")]
 enum Woken {
     Backend(Result<Backend, AcquireError>),
     Topology,

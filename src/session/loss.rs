@@ -96,7 +96,7 @@ impl Session {
             Failure::Own(state, message) => self.error(*state, message, None, None),
             Failure::Server(body) => {
                 // A login refused by the server, told as an error: the session goes on.
-                let body = super::greeting::as_error(body);
+                let body = build::as_error(body);
                 build::frame(&mut self.to_client, tag::ERROR_RESPONSE, |out| out.extend_from_slice(&body));
             }
         }
