@@ -84,6 +84,8 @@ impl Session {
             open_batch: false,
             skipping: false,
             stray: 0,
+            channels: Vec::new(),
+            relisten: false,
             cancel: None,
             _role: accepted.role_guard,
         };

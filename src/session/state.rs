@@ -70,6 +70,7 @@ impl Session {
             return;
         }
         self.pins.take_up(verdict.effects);
+        self.note_channels(verdict);
         self.take_up_settings(verdict);
         if verdict.class == Class::Write {
             self.note_write();

@@ -28,6 +28,9 @@ const SCRATCH_LEN: usize = 64 << 10;
 /// The longest text whose class is kept, in bytes: searches carry their vector and never come again.
 const LONGEST_CACHED: usize = 4096;
 
+/// Backends that one pool opens at once: a new primary is not stormed by those who waited for it.
+const OPENING_AT_ONCE: usize = 4;
+
 /// Buffers kept for sessions that have a statement under way.
 const SPARE_BUFFERS: usize = 64;
 
@@ -161,9 +164,9 @@ impl Worker {
     }
 
     /// What `text` is, from the cache where it is there.
-    pub(super) fn verdict(&self, text: &[u8], lexing: &Lexing) -> Rc<Verdict> {
+    pub(super) fn verdict(&self, text: &[u8], lexing: Lexing) -> Rc<Verdict> {
         let functions = self.shared.functions.load();
-        self.classes.borrow_mut().classify(text, lexing, &functions)
+        self.classes.borrow_mut().classify(text, &lexing, &functions)
     }
 
     /// A number for a Parse of the unnamed statement, on this worker never given before.
@@ -235,7 +238,7 @@ impl Worker {
     /// Opens backends for those who wait in `pool`, as far as the budget goes; asks the other workers for idle ones when it
     /// doesn't.
     pub(super) fn open_more(self: &Rc<Self>, pools: &Rc<Pools>, pool: &Rc<Pool>) {
-        while pool.wants_more() {
+        while pool.wants_more() && pool.opening() < OPENING_AT_ONCE {
             match pool.begin_open() {
                 Ok(permit) => {
                     let (worker, pools, pool) = (Rc::clone(self), Rc::clone(pools), Rc::clone(pool));
@@ -269,11 +272,8 @@ impl Worker {
     }
 
     fn opened(self: &Rc<Self>, pools: &Rc<Pools>, pool: &Rc<Pool>, outcome: Result<Backend, AcquireError>) {
-        let failed = outcome.is_err();
         pool.opened(outcome);
-        if !failed {
-            self.open_more(pools, pool);
-        }
+        self.open_more(pools, pool);
     }
 
     fn refresh(&self) {
