@@ -103,11 +103,11 @@ impl Proxy {
                 (Seat { incoming, sessions: Arc::new(AtomicUsize::new(0)) }, arrivals)
             })
             .unzip();
-        let door = threads::Door { handshake: Arc::clone(&handshake), verifiers, logins: metrics.logins.clone() };
+        let door =
+            threads::Door { handshake: Arc::clone(&handshake), verifiers, logins: metrics.logins.clone() };
         let crew = Crew::start(&shared, &door, worker_metrics, mail, arrivals)?;
-        let listener = Listener::bind(&config.listen.addresses, config.listen.backlog).with_context(|| {
-            format!("listen.address: {}", join(&config.listen.addresses))
-        })?;
+        let listener = Listener::bind(&config.listen.addresses, config.listen.backlog)
+            .with_context(|| format!("listen.address: {}", join(&config.listen.addresses)))?;
         let addresses = listener.addresses();
         let accepting = tokio::spawn(listener.run(
             listen_limits(&config),

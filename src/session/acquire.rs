@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use super::batch::Summary;
 use super::handle::{Held, Order};
-use super::relay::Rerun;
+use super::run::Rerun;
 use super::state::Tx;
 use super::{Ended, LOOK_AHEAD, Lease, Session};
 use crate::backend::Backend;

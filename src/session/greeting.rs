@@ -13,7 +13,7 @@ use super::acquire::{Attempt, Failure};
 use super::batch::Summary;
 use super::handle::Handle;
 use super::loss::Loss;
-use super::relay::{Outcome, Run};
+use super::run::{Outcome, Run};
 use super::shared::GreetingKey;
 use super::state::Tx;
 use super::{Ended, Mail, Session, Worker};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::acquire::Failure;
 use super::batch::{End, Summary};
-use super::relay::{Copying, Run};
+use super::run::{Copying, Run};
 use super::state::Tx;
 use super::{Ended, Session};
 use crate::sql::Class;
@@ -57,14 +57,14 @@ impl Session {
         }
         let (state, message) = match self.verdict_of_loss(loss, run, summary) {
             None => {
-                self.to_client.truncate(run.mark());
+                self.to_client.truncate(run.mark);
                 self.forget_transaction(run);
                 return Ok(Next::Again);
             }
             Some(told) => told,
         };
         if !run.passed {
-            self.to_client.truncate(run.mark());
+            self.to_client.truncate(run.mark);
         }
         self.names.settle(true, run.parsed);
         self.end_lost_transaction(run, summary);

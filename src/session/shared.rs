@@ -42,7 +42,7 @@ impl std::fmt::Debug for Identity {
 }
 
 /// Takes the number of a member whose connection ended on a session, or which refused what no primary would.
-pub type Suspect = Box<dyn Fn(MemberId) + Send + Sync>;
+pub(super) type Suspect = Box<dyn Fn(MemberId) + Send + Sync>;
 
 /// One pool of one worker, as of its last sweep.
 #[derive(Debug, Clone)]

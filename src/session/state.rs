@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::Session;
 use super::batch::{End, Summary};
-use super::relay::{Copying, Run};
+use super::run::{Copying, Run};
 use crate::backend::Settings;
 use crate::metrics::{self, Slot};
 use crate::sql::{Class, Effects, SettingChange, TransactionModes, TransactionVerb, Verdict};
