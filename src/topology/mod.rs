@@ -53,8 +53,8 @@ pub enum HoldReason {
 pub enum Rule {
     /// This member is the primary of this epoch.
     Serving(MemberId),
-    /// No new write transaction begins. `fenced` is false while open ones of the last primary may go on (a deleted key, an
-    /// announced switchover), true once it was fenced.
+    /// No new write transaction begins. Open ones of the last primary may go on while `last` names it (a deleted key, an
+    /// announced switchover); once it was fenced there is none.
     Holding {
         /// Why.
         reason: HoldReason,
