@@ -134,14 +134,14 @@ impl Session {
             if std::mem::take(&mut attempt.held) {
                 self.notice_wait(attempt);
             }
-            let pool = self.worker.pool(&self.pools, member);
+            let pool = self.worker.pool(&self.pools, &topology, member);
             if let Some(backend) = pool.take() {
-                self.lease(pool, backend, primary);
+                self.lease(pool, backend, member, primary);
                 return Ok(Ok(()));
             }
             match self.wait_for_backend(&pool, primary, attempt).await? {
                 Ok(Some(backend)) => {
-                    self.lease(pool, backend, primary);
+                    self.lease(pool, backend, member, primary);
                     return Ok(Ok(()));
                 }
                 Ok(None) => self.pause(attempt, member, primary).await?,
@@ -216,8 +216,8 @@ impl Session {
         target
     }
 
-    fn lease(&mut self, pool: Rc<Pool>, backend: Backend, primary: bool) {
-        self.handle.hold(Some(Held { member: backend.member, generation: backend.generation }));
+    fn lease(&mut self, pool: Rc<Pool>, backend: Backend, member: &Member, primary: bool) {
+        self.handle.hold(Some(Held { member: backend.member, generation: member.generation }));
         self.lease = Some(Lease { backend, pool, status: TxStatus::Idle, primary, cancelled: false });
     }
 
@@ -331,7 +331,7 @@ impl Session {
     fn still_good(&self, pool: &Pool, primary: bool) -> bool {
         let topology = self.worker.topology();
         let known = topology.members.iter().find(|member| member.id.0 == pool.member());
-        known.is_some_and(|member| member.generation == pool.generation() && (primary || member.serves_reads))
+        known.is_some_and(|member| topology.lease_generation(member) == pool.generation() && (primary || member.serves_reads))
             && (!primary || topology.primary().is_some_and(|now| now.id.0 == pool.member()))
     }
 
