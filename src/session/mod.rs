@@ -13,6 +13,7 @@ mod events;
 mod greeting;
 mod handle;
 mod listening;
+mod load;
 mod local;
 mod loss;
 mod open;
@@ -24,6 +25,7 @@ mod shared;
 mod state;
 mod statements;
 mod translate;
+mod wishes;
 mod worker;
 
 use std::collections::VecDeque;
@@ -71,6 +73,8 @@ struct Lease {
     primary: bool,
     /// A cancel was sent to it.
     cancelled: bool,
+    /// Its place among the member's statements, where those are counted.
+    _busy: Option<load::Busy>,
 }
 
 /// Why a session ends.
@@ -117,6 +121,12 @@ pub(crate) struct Session {
     skipping: bool,
     /// Bytes of a CopyData that nobody wants any more.
     stray: usize,
+    /// What the session wishes of routing, by `SET pgha.…`.
+    wishes: (Arc<Settings>, wishes::Wishes),
+    /// Where the statement before went, and why.
+    last: Option<wishes::Last>,
+    /// Why the statement at hand goes to the primary.
+    because: Option<&'static str>,
     /// Channels that the session listens on, and whether that has to be taken up again.
     channels: Vec<Box<[u8]>>,
     relisten: bool,

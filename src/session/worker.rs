@@ -219,7 +219,8 @@ impl Worker {
     }
 
     /// The pool of one member.
-    pub(super) fn pool(&self, pools: &Pools, member: &Member) -> Rc<Pool> {
+    pub(super) fn pool(&self, pools: &Pools, topology: &Topology, member: &Member) -> Rc<Pool> {
+        let generation = topology.lease_generation(member);
         let number = usize::from(member.id.0);
         let mut by_member = pools.by_member.borrow_mut();
         if by_member.len() <= number {
@@ -227,10 +228,10 @@ impl Worker {
         }
         let pool = by_member[number].get_or_insert_with(|| {
             let budget = self.shared.budget(&pools.identity, member.id.0);
-            Rc::new(Pool::new(member.id.0, member.generation, budget, Rc::clone(&self.limits)))
+            Rc::new(Pool::new(member.id.0, generation, budget, Rc::clone(&self.limits)))
         });
-        if pool.generation() != member.generation {
-            pool.renew(member.generation);
+        if pool.generation() != generation {
+            pool.renew(generation);
         }
         Rc::clone(pool)
     }
@@ -281,7 +282,7 @@ impl Worker {
         for member in topology.members.iter() {
             for pools in self.identities.borrow().values() {
                 if let Some(Some(pool)) = pools.by_member.borrow().get(usize::from(member.id.0)) {
-                    pool.renew(member.generation);
+                    pool.renew(topology.lease_generation(member));
                 }
             }
         }
@@ -324,7 +325,7 @@ impl Worker {
         // One of a member that is gone, or whose socket can't be taken over, is closed.
         let (Some(member), Ok(stream)) = (member, backend.stream.move_here()) else { return };
         let pools = self.pools(identity);
-        self.pool(&pools, member).adopt(Backend { stream, ..backend });
+        self.pool(&pools, &topology, member).adopt(Backend { stream, ..backend });
     }
 
     /// Gives a backend to a worker where somebody waits for one.

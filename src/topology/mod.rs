@@ -116,6 +116,17 @@ impl Topology {
         self.members.iter().find(|member| member.id == id)
     }
 
+    /// Which connections to a member may be used: those opened under this number. It is another one for each of the member's
+    /// generations, and for each epoch that it is the primary of: a new primary is not written to over a connection from before
+    /// its rule.
+    pub fn lease_generation(&self, member: &Member) -> u64 {
+        let rules = match self.rule {
+            Rule::Serving(id) => id == member.id,
+            Rule::Holding { last, .. } => last == Some(member.id),
+        };
+        member.generation << 32 | if rules { self.epoch.0 } else { 0 }
+    }
+
     /// The primary, if writes may be sent.
     pub fn primary(&self) -> Option<&Member> {
         match self.rule {
