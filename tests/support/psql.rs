@@ -47,7 +47,13 @@ pub(crate) struct Psql {
 
 impl Psql {
     pub(crate) fn start(status: &Status, port: u16) -> Self {
-        let psql = command(status, port);
+        Self::start_with(status, port, "prefer")
+    }
+
+    /// The same with this `sslmode`.
+    pub(crate) fn start_with(status: &Status, port: u16, ssl_mode: &str) -> Self {
+        let mut psql = command(status, port);
+        psql.env("PGSSLMODE", ssl_mode);
         let mut command = Command::new("sh");
         // Errors among the answers, in their order.
         command.args(["-c", "exec \"$@\" 2>&1", "sh"]).arg(psql.get_program()).args(psql.get_args());
