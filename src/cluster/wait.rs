@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::patroni::{self, Report};
 use super::{Cluster, Error};
 
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The moment by which something must have happened.
 #[derive(Debug)]

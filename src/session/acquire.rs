@@ -15,11 +15,12 @@ use super::run::Rerun;
 use super::state::Tx;
 use super::{Ended, LOOK_AHEAD, Lease, Session};
 use crate::backend::Backend;
-use crate::config::Reads;
+use crate::config::{PoolMode, Reads};
 use crate::pool::{AcquireError, Pool};
 use crate::routing::{self, Ask, Target};
 use crate::sql::{Class, Hint};
 use crate::topology::{Member, MemberId, Topology};
+use crate::wire::build::{self, Severity};
 use crate::wire::{SqlState, TxStatus};
 
 /// How often an attempt may be repeated without a wait for the topology in between.
@@ -30,6 +31,9 @@ const REFUSAL_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// The pause before a primary that can't be reached is tried again.
 const UNREACHABLE_WAIT: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// A wait for a primary from which on the client hears of it.
+const NOTICE_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The attempts at one batch: since when, and what was found out.
 #[derive(Debug)]
@@ -45,6 +49,8 @@ pub(super) struct Attempt {
     writes: bool,
     /// The primary is what it is: what it refuses is refused.
     takes_refusals: bool,
+    /// It waited for a primary since the last try.
+    held: bool,
 }
 
 impl Attempt {
@@ -58,6 +64,7 @@ impl Attempt {
             tries: 0,
             writes: false,
             takes_refusals: false,
+            held: false,
         }
     }
 
@@ -86,6 +93,7 @@ pub(super) enum Failure {
 }
 
 /// What a wait brought.
+#[expect(clippy::large_enum_variant, reason = "lives for one match; boxing would allocate on each wait")]
 enum Woken {
     Backend(Result<Backend, AcquireError>),
     Topology,
@@ -123,14 +131,17 @@ impl Session {
                 }
             };
             let primary = topology.primary().is_some_and(|primary| primary.id == member.id);
-            let pool = self.worker.pool(&self.pools, member);
+            if std::mem::take(&mut attempt.held) {
+                self.notice_wait(attempt);
+            }
+            let pool = self.worker.pool(&self.pools, &topology, member);
             if let Some(backend) = pool.take() {
-                self.lease(pool, backend, primary);
+                self.lease(pool, backend, member, primary);
                 return Ok(Ok(()));
             }
             match self.wait_for_backend(&pool, primary, attempt).await? {
                 Ok(Some(backend)) => {
-                    self.lease(pool, backend, primary);
+                    self.lease(pool, backend, member, primary);
                     return Ok(Ok(()));
                 }
                 Ok(None) => self.pause(attempt, member, primary).await?,
@@ -185,7 +196,9 @@ impl Session {
             class: if attempt.writes { Class::Write } else { attempt.class },
             transaction_read_only,
             hint: attempt.hint,
-            split: shared.config.routing.reads == Reads::Replicas,
+            split: shared.config.routing.reads == Reads::Replicas
+                && shared.config.pool.mode == PoolMode::Transaction
+                && !self.pins.any(),
         };
         let turn =
             if attempt.class == Class::VectorRead { &self.worker.searches } else { &self.worker.reads };
@@ -203,8 +216,8 @@ impl Session {
         target
     }
 
-    fn lease(&mut self, pool: Rc<Pool>, backend: Backend, primary: bool) {
-        self.handle.hold(Some(Held { member: backend.member, generation: backend.generation }));
+    fn lease(&mut self, pool: Rc<Pool>, backend: Backend, member: &Member, primary: bool) {
+        self.handle.hold(Some(Held { member: backend.member, generation: member.generation }));
         self.lease = Some(Lease { backend, pool, status: TxStatus::Idle, primary, cancelled: false });
     }
 
@@ -239,13 +252,25 @@ impl Session {
         match woken {
             Ok(woken) => Ok(match woken? {
                 Woken::Cancelled => Err(cancelled()),
-                Woken::Backend(_) | Woken::Topology => Ok(()),
+                Woken::Backend(_) | Woken::Topology => {
+                    attempt.held = true;
+                    Ok(())
+                }
             }),
             Err(_elapsed) => {
                 let waited = began.elapsed().as_secs();
                 let message = format!("there has been no primary for {waited} s; try again later");
                 Ok(Err(Failure::Own(SqlState::CANNOT_CONNECT_NOW, message)))
             }
+        }
+    }
+
+    /// After a long wait the client hears what it waited for.
+    fn notice_wait(&mut self, attempt: &mut Attempt) {
+        let waited = attempt.began().elapsed();
+        if waited >= NOTICE_AFTER {
+            let message = format!("waited {:.1} s for a new primary", waited.as_secs_f64());
+            build::error(&mut self.to_client, Severity::Notice, SqlState::SUCCESS, &message, None, None);
         }
     }
 
@@ -306,7 +331,7 @@ impl Session {
     fn still_good(&self, pool: &Pool, primary: bool) -> bool {
         let topology = self.worker.topology();
         let known = topology.members.iter().find(|member| member.id.0 == pool.member());
-        known.is_some_and(|member| member.generation == pool.generation() && (primary || member.serves_reads))
+        known.is_some_and(|member| topology.lease_generation(member) == pool.generation() && (primary || member.serves_reads))
             && (!primary || topology.primary().is_some_and(|now| now.id.0 == pool.member()))
     }
 
@@ -335,8 +360,7 @@ impl Session {
             return Poll::Ready(Ok(Woken::Cancelled));
         }
         if self.handle.order() == Order::Kill {
-            self.fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command");
-            return Poll::Ready(Err(Ended::Fatal));
+            return Poll::Ready(Err(self.ended_by_administrator()));
         }
         if self.handle.topology_moved() {
             return Poll::Ready(Ok(Woken::Topology));

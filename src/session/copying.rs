@@ -26,7 +26,6 @@ impl Session {
                 (tag::COPY_DATA, Copying::Data(_)) => {
                     at += HEADER_LEN;
                     run.copying = Copying::Data(len - HEADER_LEN);
-                    continue;
                 }
                 _ if len > rest.len() => break,
                 (tag::COPY_DONE | tag::COPY_FAIL, Copying::Data(_)) => {

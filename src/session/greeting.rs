@@ -22,7 +22,7 @@ use crate::client::Accepted;
 use crate::sql::{Encoding, Lexing};
 use crate::wire::build::{self, Severity};
 use crate::wire::tags::backend as tag;
-use crate::wire::{SqlState, TxStatus, parts};
+use crate::wire::{SqlState, TxStatus};
 
 /// Serves a client that has logged in, to its end.
 ///
@@ -84,6 +84,8 @@ impl Session {
             open_batch: false,
             skipping: false,
             stray: 0,
+            channels: Vec::new(),
+            relisten: false,
             cancel: None,
             _role: accepted.role_guard,
         };
@@ -196,20 +198,6 @@ pub(super) fn lexing(parameters: &Parameters) -> Lexing {
         standard_conforming_strings: parameters.value(b"standard_conforming_strings") != Some(b"off"),
         encoding: encoding.map_or(Encoding::AsciiSafe, Encoding::of),
     }
-}
-
-/// The body of a FATAL as that of an ERROR: the session goes on.
-pub(super) fn as_error(body: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(body.len());
-    let mut rest = body;
-    while let Some((&code, tail)) = rest.split_first() {
-        let Some((value, tail)) = parts::cstr(tail) else { break };
-        out.push(code);
-        build::cstr(&mut out, if matches!(code, b'S' | b'V') { b"ERROR" } else { value });
-        rest = tail;
-    }
-    out.push(0);
-    out
 }
 
 fn key_of(parameters: &[(String, String)]) -> Box<[u8]> {

@@ -119,7 +119,7 @@ impl Session {
                 frontend::DESCRIBE => {
                     if let Some(Named::Statement(_)) = Named::read(item.body(bytes)) {
                         build::frame(out, backend::PARAMETER_DESCRIPTION, |out| {
-                            out.extend_from_slice(&[0, 0])
+                            out.extend_from_slice(&[0, 0]);
                         });
                     }
                     build::empty(out, backend::NO_DATA);

@@ -55,13 +55,10 @@ impl Session {
             // The row that was cut in two: its end never came. An error follows, so that nobody takes it for whole.
             self.to_client.resize(self.to_client.len() + padding, 0);
         }
-        let (state, message) = match self.verdict_of_loss(loss, run, summary) {
-            None => {
-                self.to_client.truncate(run.mark);
-                self.forget_transaction(run);
-                return Ok(Next::Again);
-            }
-            Some(told) => told,
+        let Some((state, message)) = self.verdict_of_loss(loss, run, summary) else {
+            self.to_client.truncate(run.mark);
+            self.forget_transaction(run);
+            return Ok(Next::Again);
         };
         if !run.passed {
             self.to_client.truncate(run.mark);
@@ -96,7 +93,7 @@ impl Session {
             Failure::Own(state, message) => self.error(*state, message, None, None),
             Failure::Server(body) => {
                 // A login refused by the server, told as an error: the session goes on.
-                let body = super::greeting::as_error(body);
+                let body = build::as_error(body);
                 build::frame(&mut self.to_client, tag::ERROR_RESPONSE, |out| out.extend_from_slice(&body));
             }
         }
@@ -150,6 +147,10 @@ impl Session {
     /// A pinned session lost what no other backend has.
     fn end_if_pinned(&mut self) -> Result<(), Ended> {
         if !self.pins.any() {
+            return Ok(());
+        }
+        if self.pins.only_listens() {
+            self.relisten = true;
             return Ok(());
         }
         let message = format!("the connection to the primary was lost, and with it: {}", self.pins);

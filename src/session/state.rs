@@ -70,11 +70,22 @@ impl Session {
             return;
         }
         self.pins.take_up(verdict.effects);
+        self.note_channels(verdict);
         self.take_up_settings(verdict);
         if verdict.class == Class::Write {
             self.note_write();
         }
         let effects = verdict.effects;
+        if let Some(name) = verdict.object.as_deref().filter(|_| effects.contains(Effects::DEALLOCATE)) {
+            self.names.remove(name);
+        }
+        if effects.contains(Effects::DDL) && self.creates_temporary() {
+            self.pins.take_up(Effects::TEMP_OBJECT);
+        }
+        if effects.contains(Effects::DISCARD_ALL) {
+            self.settings = Arc::clone(&self.base);
+            self.backend_agrees();
+        }
         if effects.intersects(Effects::DISCARD_ALL | Effects::DEALLOCATE_ALL) {
             self.names.clear();
             if let Some(lease) = self.lease.as_mut() {
@@ -212,6 +223,12 @@ impl Session {
             self.handle.hold(None);
             lease.pool.closed();
         }
+    }
+
+    /// Whether a plain CREATE makes a temporary object: the search path begins in the session's temporary schema.
+    fn creates_temporary(&self) -> bool {
+        let path = self.settings.statement("search_path");
+        path.is_some_and(|sql| sql.to_ascii_lowercase().windows(7).any(|word| word == b"pg_temp"))
     }
 
     /// Counts the batch for its member.

@@ -24,11 +24,12 @@ impl Default for Lexing {
 /// like ASCII (PostgreSQL's manual, "Character Set Support": the encodings that are for clients alone).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Encoding {
-    /// Every byte of a character beyond ASCII is beyond ASCII: UTF8, LATIN1, EUC_JP, WIN1252 and most others.
+    /// Every byte of a character beyond ASCII is beyond ASCII: UTF8, LATIN1, EUC_JP, WIN1252 and most others. JOHAB,
+    /// too, as PostgreSQL checks it.
     AsciiSafe,
     /// SJIS and SHIFT_JIS_2004: 0xA1 to 0xDF stand alone.
     Sjis,
-    /// BIG5, GBK, UHC and JOHAB: a byte beyond ASCII takes another with it.
+    /// BIG5, GBK and UHC: a byte beyond ASCII takes another with it.
     TwoBytes,
     /// GB18030: the second byte tells whether it is two or four.
     Gb18030,
@@ -42,7 +43,7 @@ impl Encoding {
         match folded.as_str() {
             "sjis" | "shiftjis" | "mskanji" | "win932" | "windows932" | "shiftjis2004" => Self::Sjis,
             "big5" | "win950" | "windows950" | "gbk" | "win936" | "windows936" | "uhc" | "win949"
-            | "windows949" | "johab" => Self::TwoBytes,
+            | "windows949" => Self::TwoBytes,
             "gb18030" => Self::Gb18030,
             _ => Self::AsciiSafe,
         }

@@ -170,6 +170,7 @@ fn encodings_whose_later_bytes_look_like_ascii() {
         ("sjis", Encoding::Sjis),
         ("BIG-5", Encoding::TwoBytes),
         ("GB18030", Encoding::Gb18030),
+        ("JOHAB", Encoding::AsciiSafe),
         ("Windows949", Encoding::TwoBytes),
     ] {
         assert_eq!(Encoding::of(name), encoding, "{name}");
