@@ -331,8 +331,9 @@ impl Session {
     fn still_good(&self, pool: &Pool, primary: bool) -> bool {
         let topology = self.worker.topology();
         let known = topology.members.iter().find(|member| member.id.0 == pool.member());
-        known.is_some_and(|member| topology.lease_generation(member) == pool.generation() && (primary || member.serves_reads))
-            && (!primary || topology.primary().is_some_and(|now| now.id.0 == pool.member()))
+        known.is_some_and(|member| {
+            topology.lease_generation(member) == pool.generation() && (primary || member.serves_reads)
+        }) && (!primary || topology.primary().is_some_and(|now| now.id.0 == pool.member()))
     }
 
     /// A backend that was given while the session stopped waiting goes to the next.

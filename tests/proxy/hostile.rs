@@ -44,7 +44,10 @@ fn nonsense_before_the_login_ends_only_that_connection() {
         // It may close before it has read all.
         let _ = std::io::Write::write_all(&mut raw.stream, &bytes);
         let said = raw.until_closed();
-        assert!(!said.windows(6).any(|window| window == b"Z\0\0\0\x05I"), "{what}: ReadyForQuery before a login");
+        assert!(
+            !said.windows(6).any(|window| window == b"Z\0\0\0\x05I"),
+            "{what}: ReadyForQuery before a login"
+        );
         assert_eq!(block_on(one(&witness, "SELECT 1")), "1", "{what}");
     }
     others_go_on(world, &proxy);
@@ -73,7 +76,11 @@ fn nonsense_after_the_login_ends_only_that_session() {
         assert_eq!(raw.tags(), "TDCZ", "{what}");
         raw.send(&bytes);
         let said = raw.until_closed();
-        assert!(said.windows(5).any(|window| window == b"08P01"), "{what}: {}", String::from_utf8_lossy(&said));
+        assert!(
+            said.windows(5).any(|window| window == b"08P01"),
+            "{what}: {}",
+            String::from_utf8_lossy(&said)
+        );
         assert_eq!(block_on(one(&witness, "SELECT 1")), "1", "{what}");
     }
     assert!(proxy.memory() < before + (64 << 20), "{} grew to {}", before, proxy.memory());

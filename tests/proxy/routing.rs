@@ -28,7 +28,8 @@ fn reads_and_searches_are_spread_and_writes_reach_the_leader() {
     for member in &world.status.members {
         direct(&world.status, member, &world.status.app, "SELECT pg_stat_statements_reset()");
     }
-    let reads: String = (1..=100).map(|n| format!("SELECT id FROM spread WHERE id = {};\n", n % 50 + 1)).collect();
+    let reads: String =
+        (1..=100).map(|n| format!("SELECT id FROM spread WHERE id = {};\n", n % 50 + 1)).collect();
     assert_eq!(psql::ask(&world.status, proxy.port, &reads).lines().count(), 100);
     assert_eq!(calls(world, "FROM spread WHERE id"), [0, 50, 50]);
     let searches: String = (1..=100)
@@ -40,7 +41,11 @@ fn reads_and_searches_are_spread_and_writes_reach_the_leader() {
     assert_eq!(calls(world, "INSERT INTO spread (id)"), [1, 0, 0]);
     assert_eq!(on_leader(&world.status, "SELECT count(*) FROM spread WHERE id = 100"), "1");
     let of = |name: &str| proxy.metric("pgha_statements_total", name);
-    let replicas: Vec<_> = world.status.replicas().map(|member| of(&format!("member=\"{}\",class=\"vector\"", member.name))).collect();
+    let replicas: Vec<_> = world
+        .status
+        .replicas()
+        .map(|member| of(&format!("member=\"{}\",class=\"vector\"", member.name)))
+        .collect();
     assert_eq!(replicas, [50.0, 50.0], "{}", proxy.get("/metrics"));
     proxy.assert_healthy();
 }
@@ -56,7 +61,11 @@ fn own_writes_are_read() {
         for n in 1..=500_i32 {
             client.execute(&insert, &[&n]).await.unwrap();
             let row = client.query_one(&read, &[]).await.unwrap();
-            assert_eq!((row.get::<_, i64>(0), row.get::<_, i32>(1)), (i64::from(n), n), "a read went back in time");
+            assert_eq!(
+                (row.get::<_, i64>(0), row.get::<_, i32>(1)),
+                (i64::from(n), n),
+                "a read went back in time"
+            );
         }
     });
     world.proxy.assert_healthy();
@@ -66,7 +75,11 @@ fn own_writes_are_read() {
 fn read_only_transactions_run_on_a_replica() {
     let world = World::shared();
     let proxy = Proxy::start(&world.status, "");
-    psql::ask(&world.status, proxy.port, "CREATE TABLE read_only (id int); INSERT INTO read_only VALUES (1);");
+    psql::ask(
+        &world.status,
+        proxy.port,
+        "CREATE TABLE read_only (id int); INSERT INTO read_only VALUES (1);",
+    );
     block_on(async {
         world.replicas_catch_up().await;
         for member in &world.status.members {
@@ -111,7 +124,10 @@ fn a_write_that_no_text_shows_runs_on_the_primary() {
         let fresh = connect(&world.status, &world.proxy).await;
         for n in 1..=4_i64 {
             assert_eq!(one(&fresh, "SELECT n FROM hidden").await, "1");
-            assert_eq!(fresh.query_one("SELECT n FROM hidden_number", &[]).await.unwrap().get::<_, i64>(0), n);
+            assert_eq!(
+                fresh.query_one("SELECT n FROM hidden_number", &[]).await.unwrap().get::<_, i64>(0),
+                n
+            );
         }
         assert_eq!(one(&fresh, "SELECT count(*) FROM hidden_log").await, "4");
     });

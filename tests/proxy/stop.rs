@@ -12,7 +12,9 @@ fn an_open_transaction_ends_before_the_proxy_does() {
     let proxy = Proxy::start(&world.status, "");
     block_on(async {
         let (busy, idle) = (connect(&world.status, &proxy).await, connect(&world.status, &proxy).await);
-        busy.batch_execute("CREATE TABLE stopping (n int); BEGIN; INSERT INTO stopping VALUES (1)").await.unwrap();
+        busy.batch_execute("CREATE TABLE stopping (n int); BEGIN; INSERT INTO stopping VALUES (1)")
+            .await
+            .unwrap();
         assert_eq!(one(&idle, "SELECT 1").await, "1");
         proxy.signal(Signal::SIGTERM);
         let end = Instant::now() + Duration::from_secs(10);

@@ -58,7 +58,9 @@ fn clients_check_the_proxy_and_the_proxy_checks_the_members() {
     assert!(refusal(world, &proxy, "sslmode=disable").contains("no encryption"));
     // Another authority's certificate is none.
     let other = another_authority(world);
-    assert!(refusal(world, &proxy, &format!("sslmode=verify-full sslrootcert={other}")).contains("certificate"));
+    assert!(
+        refusal(world, &proxy, &format!("sslmode=verify-full sslrootcert={other}")).contains("certificate")
+    );
     proxy.assert_healthy();
 }
 
@@ -66,7 +68,9 @@ fn clients_check_the_proxy_and_the_proxy_checks_the_members() {
 fn tls_is_as_wanted_where_it_is_preferred_and_refused_where_there_is_none() {
     let world = World::shared();
     let proxy = Proxy::start(&world.status, &configuration(world, "prefer"));
-    for settings in ["sslmode=disable", "sslmode=prefer", "sslmode=require", "gssencmode=prefer sslmode=prefer"] {
+    for settings in
+        ["sslmode=disable", "sslmode=prefer", "sslmode=require", "gssencmode=prefer sslmode=prefer"]
+    {
         assert_eq!(answer(world, &proxy, settings, "SELECT 1"), "1", "{settings}");
     }
     proxy.assert_healthy();

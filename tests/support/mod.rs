@@ -130,7 +130,8 @@ pub(crate) async fn connect_as(config: &tokio_postgres::Config) -> Client {
 pub(crate) async fn one(client: &Client, sql: &str) -> String {
     use tokio_postgres::SimpleQueryMessage::Row;
     let messages = client.simple_query(sql).await.unwrap_or_else(|error| panic!("{sql}: {}", told(&error)));
-    let mut rows = messages.iter().filter_map(|message| if let Row(row) = message { Some(row) } else { None });
+    let mut rows =
+        messages.iter().filter_map(|message| if let Row(row) = message { Some(row) } else { None });
     let row = rows.next().unwrap_or_else(|| panic!("{sql}: no row"));
     row.get(0).unwrap_or("NULL").to_owned()
 }
