@@ -154,9 +154,8 @@ impl Session {
                     let message = "terminating connection due to administrator command".to_owned();
                     return Err(self.refuse(login, &Failure::Own(SqlState::ADMIN_SHUTDOWN, message)));
                 }
-                Outcome::Lost(Loss::Setup(message)) => {
+                Outcome::Lost(Loss::Setup(state, message)) => {
                     self.give_up_backend(&Loss::Closed);
-                    let state = SqlState::INVALID_PARAMETER_VALUE;
                     return Err(self.refuse(login, &Failure::Own(state, message)));
                 }
                 Outcome::Lost(loss) => {

@@ -27,7 +27,7 @@ pub(super) enum Loss {
     /// It sent what it can't have sent.
     OutOfStep(String),
     /// It refused what the proxy set up before the statement.
-    Setup(String),
+    Setup(SqlState, String),
 }
 
 /// What follows a loss.
@@ -160,7 +160,7 @@ impl Session {
 
     /// The error to tell; none if the batch can be run again.
     fn verdict_of_loss(&self, loss: &Loss, run: &Run, summary: &Summary) -> Option<(SqlState, String)> {
-        if let Loss::Setup(message) = loss {
+        if let Loss::Setup(_, message) = loss {
             return Some((
                 SqlState::CONNECTION_FAILURE,
                 format!("the session's settings were refused: {message}"),
@@ -232,7 +232,7 @@ impl Loss {
             Self::Fatal(state, message) => format!("The server said {}: {message}", state.as_str()),
             Self::Fenced => "Another member is primary now.".into(),
             Self::OutOfStep(what) => format!("The server is out of step: {what}."),
-            Self::Setup(message) => format!("The server said: {message}"),
+            Self::Setup(_, message) => format!("The server said: {message}"),
         }
     }
 }

@@ -313,7 +313,7 @@ impl Session {
         }
         self.translate(bytes, items, run);
         let outcome = self.relay(run).await;
-        if let Outcome::Lost(Loss::Setup(_)) = &outcome {
+        if let Outcome::Lost(Loss::Setup(..)) = &outcome {
             run.sent = true;
         }
         outcome

@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use super::answer::Step;
+use super::answer::{Event, Step};
 use super::handle::Order;
 use super::loss::Loss;
 use super::run::{Copying, Outcome, Run};
@@ -214,7 +214,14 @@ impl Session {
             let (pass, n) = match step {
                 Step::Pass(n) => (run.rerun.is_none(), n),
                 Step::Skip(n) => (false, n),
-                Step::Event(event, n) => (self.on_event(event, run)?, n),
+                Step::Event(event, n) => {
+                    if matches!(event, Event::Error { .. }) {
+                        // What came before it goes with it, or before what is said in its place.
+                        self.to_client.extend_from_slice(&buf[from..at]);
+                        from = at;
+                    }
+                    (self.on_event(event, run)?, n)
+                }
                 Step::More => break,
             };
             if pass {

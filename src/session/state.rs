@@ -293,9 +293,11 @@ impl Session {
         }
     }
 
+    /// Notes it for the fence. What a replica ran, in a READ ONLY transaction, wrote nothing.
     fn note_write(&mut self) {
+        let primary = self.lease.as_ref().is_some_and(|lease| lease.primary);
         if let Tx::Open { wrote, .. } = &mut self.tx {
-            *wrote = true;
+            *wrote |= primary;
         }
     }
 
