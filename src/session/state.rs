@@ -303,7 +303,9 @@ impl Session {
 
     /// From here on the session's reads have to see what it wrote.
     fn fence(&mut self) {
-        let now = self.worker.shared.positions.nanos(Instant::now());
+        let now = Instant::now();
+        self.worker.shared.wrote(self.worker.topology().epoch, now);
+        let now = self.worker.shared.positions.nanos(now);
         self.fence.wrote(now);
         self.worker.shared.last_write.fetch_max(now, Relaxed);
         self.worker.shared.positions.want(now);
