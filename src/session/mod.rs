@@ -226,6 +226,12 @@ impl Session {
         }
         let config = &self.worker.shared.config;
         match batch::cut(&self.inbox, &mut self.scanned, config.limits.message, config.routing.retry_buffer) {
+            Ok(None)
+                if let Some(tag) = self.inbox.get(self.scanned).filter(|tag| !batch::is_known(**tag)) =>
+            {
+                self.fatal(SqlState::PROTOCOL_VIOLATION, &format!("invalid frontend message type {tag}"));
+                Err(Ended::Fatal)
+            }
             Ok(cut) => Ok(cut.map(|(len, end)| (end, len))),
             Err(error) => {
                 self.fatal(SqlState::PROTOCOL_VIOLATION, &error.to_string());
