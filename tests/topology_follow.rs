@@ -18,7 +18,7 @@ use pg_ha_proxy::config::{
 use pg_ha_proxy::control::{self, Control, MonitorLogin};
 use pg_ha_proxy::net::tls::ClientTls;
 use pg_ha_proxy::scram::{Credentials, Secret};
-use pg_ha_proxy::topology::{Lsn, MemberId, Rule, Topology, What};
+use pg_ha_proxy::topology::{Lsn, MemberId, Rule, Topology, Transition, What};
 use tokio::io::copy_bidirectional;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -201,23 +201,51 @@ async fn reads_positions(world: &World) {
 }
 
 async fn follows_a_switchover(world: &World) {
-    let (old, old_id, epoch) = world.primary();
-    let generation = world.control.topology.borrow().member(old_id).unwrap().generation;
+    let (_, old_id, epoch) = world.primary();
+    let topology = world.control.topology.borrow().clone();
+    let generation = topology.member(old_id).unwrap().generation;
+    let target = readable(&topology)[0].to_owned();
     let from = Instant::now();
-    let next = world.cluster.switchover(None).await.unwrap();
+    let writable = tokio::spawn(first_writable(superuser(world, &target).await));
+    let next = world.cluster.switchover(Some(&target)).await.unwrap();
+    assert_eq!(next, target);
     let topology = world
         .until("following the switchover", |topology| {
             topology.epoch.0 == epoch + 1 && topology.primary().is_some_and(|primary| *primary.name == *next)
         })
         .await;
-    assert_ne!(next, old);
-    assert!(
-        topology.member(old_id).unwrap().generation > generation,
-        "its connections are not used any more"
-    );
+    let member = topology.member(old_id).unwrap();
+    assert!(member.generation > generation, "its connections are not used any more");
     assert!(world.happened(|what| matches!(what, What::Announced { .. })) >= 1, "held before the demotion");
     report(world, "switchover", from);
+    let writable = writable.await.unwrap();
+    let kept = world.control.transitions.borrow().clone();
+    let serving = |it: &&Transition| it.at > from && matches!(it.what, What::Serving { .. });
+    let late = kept.iter().find(serving).unwrap().at.saturating_duration_since(writable);
+    println!("serving {late:?} after it took writes");
+    assert!(late < Duration::from_millis(500), "{late:?}");
     world.healed().await;
+}
+
+/// A superuser's connection past all relays.
+async fn superuser(world: &World, member: &str) -> tokio_postgres::Client {
+    let status = world.cluster.status().await;
+    let member = status.member(member).unwrap();
+    let (dir, port) = (member.socket_dir.display(), member.direct_port);
+    let dsn = format!("host={dir} port={port} user=postgres dbname=postgres");
+    let (client, connection) = tokio_postgres::connect(&dsn, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+async fn first_writable(client: tokio_postgres::Client) -> Instant {
+    loop {
+        let row = client.query_one("SELECT pg_is_in_recovery()", &[]).await.unwrap();
+        if !row.get::<_, bool>(0) {
+            return Instant::now();
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 /// The watch ends, another leader comes, and what was between is compacted.
@@ -274,15 +302,7 @@ async fn gives_a_zombie_nothing(world: &World) {
             topology.epoch.0 == epoch + 1 && matches!(topology.rule, Rule::Serving(id) if id != old_id)
         })
         .await;
-    let status = world.cluster.status().await;
-    let zombie = status.member(&old).unwrap();
-    let dsn = format!(
-        "host={} port={} user=postgres dbname=postgres",
-        zombie.socket_dir.display(),
-        zombie.direct_port
-    );
-    let (client, connection) = tokio_postgres::connect(&dsn, tokio_postgres::NoTls).await.unwrap();
-    let _connection = tokio::spawn(connection);
+    let client = superuser(world, &old).await;
     let row = client.query_one("SELECT pg_is_in_recovery()", &[]).await.unwrap();
     assert!(!row.get::<_, bool>(0), "it is a zombie primary");
     world.cluster.kill(&old, How::Thaw).await.unwrap();

@@ -118,7 +118,7 @@ impl Drop for Relays {
 /// Looks which of the servers listen, and says so whenever that changes.
 async fn look_who_listens(publish: watch::Sender<HashSet<u16>>, servers: HashSet<u16>) {
     loop {
-        let now: HashSet<u16> = origin::listening().filter(|port| servers.contains(port)).collect();
+        let now: HashSet<u16> = origin::listening().intersection(&servers).copied().collect();
         publish.send_if_modified(|before| {
             let changed = *before != now;
             *before = now;

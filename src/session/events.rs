@@ -15,7 +15,9 @@ impl Session {
     /// Takes up a frame that has to be read; true to pass it on.
     pub(super) fn on_event(&mut self, event: Event<'_>, run: &mut Run) -> Result<bool, Loss> {
         match event {
-            Event::Error { fields, hidden: true, .. } => Err(Loss::Setup(fields.message().into_owned())),
+            Event::Error { fields, hidden: true, .. } => {
+                Err(Loss::Setup(fields.state(), fields.message().into_owned()))
+            }
             Event::Error { instead: Some(instead), .. } => {
                 run.failed = true;
                 self.to_client.extend_from_slice(&instead);

@@ -71,7 +71,6 @@ impl Session {
             lease: None,
             waiter: Rc::default(),
             settings: Arc::clone(&base),
-            base,
             reported: Arc::default(),
             lexing: Lexing::default(),
             names: super::Names::default(),
@@ -84,6 +83,12 @@ impl Session {
             open_batch: false,
             skipping: false,
             stray: 0,
+            wishes: (Arc::clone(&base), super::wishes::Wishes::of(&base)),
+            last: None,
+            because: None,
+            base,
+            channels: Vec::new(),
+            relisten: false,
             cancel: None,
             _role: accepted.role_guard,
         };
@@ -149,9 +154,8 @@ impl Session {
                     let message = "terminating connection due to administrator command".to_owned();
                     return Err(self.refuse(login, &Failure::Own(SqlState::ADMIN_SHUTDOWN, message)));
                 }
-                Outcome::Lost(Loss::Setup(message)) => {
+                Outcome::Lost(Loss::Setup(state, message)) => {
                     self.give_up_backend(&Loss::Closed);
-                    let state = SqlState::INVALID_PARAMETER_VALUE;
                     return Err(self.refuse(login, &Failure::Own(state, message)));
                 }
                 Outcome::Lost(loss) => {

@@ -27,7 +27,7 @@ pub(super) enum Loss {
     /// It sent what it can't have sent.
     OutOfStep(String),
     /// It refused what the proxy set up before the statement.
-    Setup(String),
+    Setup(SqlState, String),
 }
 
 /// What follows a loss.
@@ -55,13 +55,10 @@ impl Session {
             // The row that was cut in two: its end never came. An error follows, so that nobody takes it for whole.
             self.to_client.resize(self.to_client.len() + padding, 0);
         }
-        let (state, message) = match self.verdict_of_loss(loss, run, summary) {
-            None => {
-                self.to_client.truncate(run.mark);
-                self.forget_transaction(run);
-                return Ok(Next::Again);
-            }
-            Some(told) => told,
+        let Some((state, message)) = self.verdict_of_loss(loss, run, summary) else {
+            self.to_client.truncate(run.mark);
+            self.forget_transaction(run);
+            return Ok(Next::Again);
         };
         if !run.passed {
             self.to_client.truncate(run.mark);
@@ -152,6 +149,10 @@ impl Session {
         if !self.pins.any() {
             return Ok(());
         }
+        if self.pins.only_listens() {
+            self.relisten = true;
+            return Ok(());
+        }
         let message = format!("the connection to the primary was lost, and with it: {}", self.pins);
         self.fatal(SqlState::ADMIN_SHUTDOWN, &message);
         Err(Ended::Fatal)
@@ -159,7 +160,7 @@ impl Session {
 
     /// The error to tell; none if the batch can be run again.
     fn verdict_of_loss(&self, loss: &Loss, run: &Run, summary: &Summary) -> Option<(SqlState, String)> {
-        if let Loss::Setup(message) = loss {
+        if let Loss::Setup(_, message) = loss {
             return Some((
                 SqlState::CONNECTION_FAILURE,
                 format!("the session's settings were refused: {message}"),
@@ -231,7 +232,7 @@ impl Loss {
             Self::Fatal(state, message) => format!("The server said {}: {message}", state.as_str()),
             Self::Fenced => "Another member is primary now.".into(),
             Self::OutOfStep(what) => format!("The server is out of step: {what}."),
-            Self::Setup(message) => format!("The server said: {message}"),
+            Self::Setup(_, message) => format!("The server said: {message}"),
         }
     }
 }

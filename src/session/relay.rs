@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use super::answer::Step;
+use super::answer::{Event, Step};
 use super::handle::Order;
 use super::loss::Loss;
 use super::run::{Copying, Outcome, Run};
@@ -31,26 +31,28 @@ impl Session {
             wait = sql.starts_with(b"RESET ROLE");
             lease.backend.settings = std::sync::Arc::clone(&self.settings);
         }
-        let mut begin = None;
-        if let Tx::Deferred { begin: text, .. } = &self.tx {
-            begin = Some(text.clone());
+        if !sql.is_empty() {
+            self.hidden_query(&sql);
         }
-        let mut parsed = Vec::new();
+        if let Tx::Deferred { begin, .. } = &self.tx {
+            let begin = begin.clone();
+            self.hidden_query(&begin);
+        }
+        wait
+    }
+
+    /// Puts a Query of the proxy's own into the backend's buffer.
+    pub(super) fn hidden_query(&mut self, sql: &[u8]) {
+        let Some(lease) = self.lease.as_mut() else { return };
         let mut translation = Translation {
             backend: &mut lease.backend,
             answer: &mut self.answer,
             out: &mut self.to_backend,
             unnamed: &self.unnamed,
             naming: 0,
-            parsed: &mut parsed,
+            parsed: &mut Vec::new(),
         };
-        if !sql.is_empty() {
-            translation.hidden_query(&sql);
-        }
-        if let Some(begin) = begin {
-            translation.hidden_query(&begin);
-        }
-        wait
+        translation.hidden_query(sql);
     }
 
     /// Puts the batch into the backend's buffer.
@@ -163,7 +165,6 @@ impl Session {
         let mut scratch = worker.scratch.borrow_mut();
         loop {
             if self.answer.is_settled() {
-                run.hold = false;
                 return Poll::Ready(Ok(()));
             }
             if !run.hold && self.poll_flush_client(cx).map_err(|_| Refused::Client)?.is_pending() {
@@ -213,7 +214,14 @@ impl Session {
             let (pass, n) = match step {
                 Step::Pass(n) => (run.rerun.is_none(), n),
                 Step::Skip(n) => (false, n),
-                Step::Event(event, n) => (self.on_event(event, run)?, n),
+                Step::Event(event, n) => {
+                    if matches!(event, Event::Error { .. }) {
+                        // What came before it goes with it, or before what is said in its place.
+                        self.to_client.extend_from_slice(&buf[from..at]);
+                        from = at;
+                    }
+                    (self.on_event(event, run)?, n)
+                }
                 Step::More => break,
             };
             if pass {

@@ -2,11 +2,13 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::Session;
 use super::batch::{End, Summary};
 use super::run::{Copying, Run};
+use super::wishes::Last;
 use crate::backend::Settings;
 use crate::metrics::{self, Slot};
 use crate::sql::{Class, Effects, SettingChange, TransactionModes, TransactionVerb, Verdict};
@@ -70,6 +72,7 @@ impl Session {
             return;
         }
         self.pins.take_up(verdict.effects);
+        self.note_channels(verdict);
         self.take_up_settings(verdict);
         if verdict.class == Class::Write {
             self.note_write();
@@ -231,7 +234,7 @@ impl Session {
     }
 
     /// Counts the batch for its member.
-    fn count(&self, summary: &Summary) {
+    fn count(&mut self, summary: &Summary) {
         let Some(lease) = &self.lease else { return };
         let class = match (summary.class, &summary.only) {
             (_, Some(only)) if only.transaction.is_some() => metrics::Class::Transaction,
@@ -241,6 +244,10 @@ impl Session {
             (Class::Session, _) => metrics::Class::Session,
             (Class::Write, _) => metrics::Class::Write,
         };
+        if let Some(only) = &summary.only {
+            let because = self.because.take();
+            self.last = Some(Last { member: lease.backend.member, verdict: Rc::clone(only), because });
+        }
         if summary.runs > 0 {
             self.worker.metrics.statement(Slot::member(lease.backend.member), class);
         }
@@ -286,9 +293,11 @@ impl Session {
         }
     }
 
+    /// Notes it for the fence. What a replica ran, in a READ ONLY transaction, wrote nothing.
     fn note_write(&mut self) {
+        let primary = self.lease.as_ref().is_some_and(|lease| lease.primary);
         if let Tx::Open { wrote, .. } = &mut self.tx {
-            *wrote = true;
+            *wrote |= primary;
         }
     }
 
@@ -296,6 +305,7 @@ impl Session {
     fn fence(&mut self) {
         let now = self.worker.shared.positions.nanos(Instant::now());
         self.fence.wrote(now);
+        self.worker.shared.last_write.fetch_max(now, Relaxed);
         self.worker.shared.positions.want(now);
     }
 
