@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::{Client, Config, Error, NoTls, SimpleQueryMessage, Statement};
 
 use crate::journal::{CLOSED, DONE, Entry, HUNG, Journal, Read, Write, now};
-use crate::stage::application;
+use crate::stage::{Stage, application};
 
 /// Between two statements of a client.
 const PAUSE: Duration = Duration::from_millis(60);
@@ -60,23 +60,18 @@ pub(crate) struct Load {
 
 impl Load {
     /// Starts all clients on the proxy's port.
-    pub(crate) fn start(runtime: &Runtime, status: &Status, port: u16, journal: &Arc<Journal>) -> Self {
+    pub(crate) fn start(stage: &Stage, status: &Status, journal: &Arc<Journal>) -> Self {
         let (stop, stopped) = watch::channel(false);
         let mut clients = JoinSet::new();
         for ((name, style), number) in STYLES.into_iter().zip(1..) {
-            let config = application(status, port);
+            let config = application(status, stage.proxy.port);
             let one =
                 One { name, style, config, journal: Arc::clone(journal), stopped: stopped.clone(), number };
             clients.spawn(one.run());
         }
-        let dsn = format!(
-            "postgresql://{app}:{password}@127.0.0.1:{port}/{app}",
-            app = status.app,
-            password = status.app_password.reveal()
-        );
         let scripts = [("load_psycopg.py", 101), ("load_asyncpg.py", 201)];
         let scripts =
-            scripts.map(|(script, first)| spawn_script(runtime, script, &dsn, first, journal)).into();
+            scripts.map(|(script, first)| spawn_script(stage.runtime(), script, stage.dsn(), first, journal)).into();
         Self { stop, clients, scripts }
     }
 

@@ -101,7 +101,7 @@ async fn run(
     let status = stage.cluster.status().await;
     let journal = Arc::<Journal>::default();
     let probe = Probe::start(&status);
-    let load = Load::start(stage.runtime(), &status, stage.proxy.port, &journal);
+    let load = Load::start(&stage, &status, &journal);
     tokio::time::sleep(QUIET).await;
     let struck = faults(&mut stage, &journal).await;
     tokio::time::sleep(QUIET).await;

@@ -47,6 +47,7 @@ pub(crate) struct Stage {
     pub(crate) proxy: Proxy,
     /// What the run leaves behind.
     pub(crate) folder: PathBuf,
+    dsn: String,
 }
 
 impl Stage {
@@ -68,11 +69,18 @@ impl Stage {
         client.batch_execute(TABLES).await.expect("tables");
         drop(client);
         driver.await.expect("joined").expect("a good end");
-        Self { cluster, proxy, folder }
+        let (app, password) = (&status.app, status.app_password.reveal());
+        let dsn = format!("postgresql://{app}:{password}@127.0.0.1:{}/{app}", proxy.port);
+        Self { cluster, proxy, folder, dsn }
     }
 
     pub(crate) fn runtime(&self) -> &Runtime {
         self.cluster.runtime()
+    }
+
+    /// How the application connects through the proxy, as a URL.
+    pub(crate) fn dsn(&self) -> &str {
+        &self.dsn
     }
 
     /// Does a fault and waits until all is well again.
