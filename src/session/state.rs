@@ -187,6 +187,10 @@ impl Session {
         if let Copying::Data(left) = run.copying {
             self.stray = left;
         }
+        if summary.class == Class::Write {
+            // By the batch and not by what completed: a portal that is suspended (INSERT … RETURNING with a row limit) wrote.
+            self.note_write();
+        }
         self.open_batch = !run.ready;
         if run.ready {
             self.skipping = false;
