@@ -1,4 +1,4 @@
-//! What choosing a member costs: with two and with eight replicas, without a fence, with one that is reached, with one
+//! What choosing a member costs: with two and with eight replicas, without a fence, by load, with one that is reached, with one
 //! that nobody has reached, and a write.
 
 use std::hint::black_box;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use pg_ha_proxy::routing::{Ask, Fence, Turn, decide};
+use pg_ha_proxy::routing::{Ask, Balance, Fence, Turn, decide};
 use pg_ha_proxy::sql::Class;
 use pg_ha_proxy::topology::{Epoch, Lsn, Member, MemberId, Positions, Reading, Rule, Topology};
 
@@ -50,7 +50,14 @@ fn positions(replicas: u16, replayed: u64) -> Arc<Positions> {
 
 fn benches(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("routing");
-    let read = Ask { class: Class::Read, transaction_read_only: None, hint: None, split: true };
+    let read = Ask {
+        class: Class::Read,
+        transaction_read_only: None,
+        hint: None,
+        split: true,
+        balance: Balance::InTurn,
+    };
+    let least = Ask { balance: Balance::Least, ..read };
     let write = Ask { class: Class::Write, ..read };
     let fenced = Fence::Wrote { at: 50 };
     for replicas in [2, 8] {
@@ -58,6 +65,7 @@ fn benches(criterion: &mut Criterion) {
         let cases = [
             ("write", write, Fence::None, 1000),
             ("read", read, Fence::None, 1000),
+            ("read_least_busy", least, Fence::None, 1000),
             ("read_fence_reached", read, fenced, 1000),
             ("read_fence_not_reached", read, fenced, 999),
         ];
@@ -66,10 +74,12 @@ fn benches(criterion: &mut Criterion) {
             group.bench_function(format!("{name}/{replicas}"), |bencher| {
                 bencher.iter(|| {
                     let mut fence = black_box(fence);
-                    let known = fence.resolve(positions.reading(), EPOCH);
-                    decide(black_box(&topology), black_box(&ask), &turn, |id| {
-                        fence == Fence::None || known && fence.is_reached(positions.replayed_in(id, EPOCH))
-                    })
+                    if fence != Fence::None {
+                        fence.resolve(positions.reading(), EPOCH);
+                    }
+                    let ready =
+                        |id| fence == Fence::None || fence.is_reached(positions.replayed_in(id, EPOCH));
+                    decide(black_box(&topology), black_box(&ask), &turn, ready, |id| u64::from(id.0 % 2))
                 });
             });
         }

@@ -55,6 +55,16 @@ pub struct Proxy {
     runtime: Option<Runtime>,
     drain: Duration,
     accepting: tokio::task::AbortHandle,
+    reload: Reloading,
+}
+
+/// What SIGHUP and `POST /reload` do.
+struct Reloading(admin::Reload);
+
+impl std::fmt::Debug for Reloading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reloading")
+    }
 }
 
 impl Proxy {
@@ -103,11 +113,11 @@ impl Proxy {
                 (Seat { incoming, sessions: Arc::new(AtomicUsize::new(0)) }, arrivals)
             })
             .unzip();
-        let door = threads::Door { handshake: Arc::clone(&handshake), verifiers, logins: metrics.logins.clone() };
+        let door =
+            threads::Door { handshake: Arc::clone(&handshake), verifiers, logins: metrics.logins.clone() };
         let crew = Crew::start(&shared, &door, worker_metrics, mail, arrivals)?;
-        let listener = Listener::bind(&config.listen.addresses, config.listen.backlog).with_context(|| {
-            format!("listen.address: {}", join(&config.listen.addresses))
-        })?;
+        let listener = Listener::bind(&config.listen.addresses, config.listen.backlog)
+            .with_context(|| format!("listen.address: {}", join(&config.listen.addresses)))?;
         let addresses = listener.addresses();
         let accepting = tokio::spawn(listener.run(
             listen_limits(&config),
@@ -118,7 +128,7 @@ impl Proxy {
         ))
         .abort_handle();
         let reload = reloader(path.to_owned(), role_tls, handshake, Arc::clone(&shared), set_level);
-        let admin = views::serve(&config, metrics, &control, &shared, &crew, reload)?;
+        let admin = views::serve(&config, metrics, &control, &shared, &crew, Arc::clone(&reload))?;
         drop(entered);
         tracing::info!(listen = %join(&addresses), workers = config.listen.workers, "pg-ha-proxy takes connections");
         Ok(Self {
@@ -130,6 +140,7 @@ impl Proxy {
             runtime: Some(runtime),
             drain: config.limits.drain_timeout,
             accepting,
+            reload: Reloading(reload),
         })
     }
 
@@ -173,29 +184,39 @@ impl Proxy {
     }
 }
 
-/// Runs the proxy until SIGTERM or SIGINT; the rest as [`Proxy::start`].
+/// Runs the proxy until SIGTERM or SIGINT, taking up the file anew at SIGHUP; the rest as [`Proxy::start`].
 ///
 /// # Errors
 /// What kept it from starting.
 pub fn run(config: Config, path: &Path, set_level: SetLevel) -> anyhow::Result<()> {
     let proxy = Proxy::start(config, path, set_level)?;
     if let Some(runtime) = &proxy.runtime {
-        runtime.block_on(told_to_stop()).context("waiting for a signal")?;
+        runtime.block_on(told_to_stop(&proxy.reload.0)).context("waiting for a signal")?;
     }
     tracing::info!("stopping: no new clients, open transactions end");
     proxy.stop()
 }
 
-/// Waits for SIGTERM or SIGINT.
-async fn told_to_stop() -> std::io::Result<()> {
+/// Waits for SIGTERM or SIGINT; reads the configuration again at each SIGHUP.
+async fn told_to_stop(reload: &admin::Reload) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let mut hang_up = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hang_up.recv() => {
+                let reload = Arc::clone(reload);
+                match tokio::task::spawn_blocking(move || reload()).await {
+                    Ok(Ok(_)) => tracing::info!("configuration reloaded"),
+                    Ok(Err(error)) => tracing::error!(%error, "the configuration stays as it was"),
+                    Err(_panicked) => tracing::error!("the reload failed"),
+                }
+            }
+        }
     }
-    Ok(())
 }
 
 fn functions(config: &Config) -> Functions {

@@ -57,7 +57,7 @@ async fn comes_up_whole_and_outlives_its_leader() {
     the_lookup_role(&status);
     switches_over(&cluster).await;
     restarts_postgresql(&cluster).await;
-    fails_over(&cluster).await;
+    eprintln!("failover after {:?}", fails_over(&cluster).await);
     etcd_goes_and_comes(&cluster).await;
 
     let dir = cluster.dir().to_path_buf();
@@ -195,7 +195,7 @@ async fn restarts_postgresql(cluster: &Cluster) {
     cluster.wait_ready(PATIENCE).await.expect("all follow");
 }
 
-async fn fails_over(cluster: &Cluster) {
+async fn fails_over(cluster: &Cluster) -> Duration {
     let old = leader(&cluster.status().await).clone();
     let killed = Instant::now();
     cluster.kill(&old.name, How::Member).await.expect("a kill");
@@ -206,11 +206,12 @@ async fn fails_over(cluster: &Cluster) {
     let status =
         until(cluster, "a failover", |status| status.leader.as_ref().is_some_and(|name| *name != old.name))
             .await;
-    eprintln!("failover after {:?}", killed.elapsed());
+    let lasted = killed.elapsed();
     assert_eq!(ask(&status, status.app_dsn.reveal(), "SELECT count(*) FROM items"), "1");
     cluster.kill(&old.name, How::Start).await.expect("a start");
     assert!(cluster.kill(&old.name, How::Start).await.is_err(), "it runs already");
     cluster.wait_ready(PATIENCE).await.expect("it follows the new leader");
+    lasted
 }
 
 async fn etcd_goes_and_comes(cluster: &Cluster) {

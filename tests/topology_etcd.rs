@@ -2,19 +2,24 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may end where something is missing")]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use etcd_client::{Client, CompactionOptions, PutOptions, Txn, TxnOp};
+use etcd_client::{
+    Certificate, Client, CompactionOptions, ConnectOptions, Identity, Permission, PutOptions, TlsOptions,
+    Txn, TxnOp,
+};
+use pg_ha_proxy::cluster::Runtime;
 use pg_ha_proxy::config::{
     Balance, Consistency, EtcdSource, Failover, Reads, Routing, Source, TopologyConfig,
 };
 use pg_ha_proxy::control::{self, Connect, Control, Link, LinkError, Rows};
 use pg_ha_proxy::topology::{Epoch, HoldReason, Lsn, Rule, Topology, What};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::io::copy_bidirectional;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -28,31 +33,66 @@ struct Etcd {
     dir: tempfile::TempDir,
     port: u16,
     peer: u16,
+    tls: Option<Certificates>,
+}
+
+/// Files of a CA, a server and a client, which etcd asks for a certificate.
+struct Certificates {
+    ca: PathBuf,
+    server: (PathBuf, PathBuf),
+    client: (PathBuf, PathBuf),
+}
+
+impl Certificates {
+    fn make(dir: &Path) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let write = |name: &str, text: String| {
+            let path = dir.join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let signed = |name: &str| {
+            let key = KeyPair::generate().unwrap();
+            let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+            let certificate = params.signed_by(&key, &authority).unwrap();
+            (
+                write(&format!("{name}.crt"), certificate.pem()),
+                write(&format!("{name}.key"), key.serialize_pem()),
+            )
+        };
+        Self { ca: write("ca.crt", authority.pem()), server: signed("server"), client: signed("client") }
+    }
 }
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn program() -> PathBuf {
-    std::env::var_os("PGHA_ETCD").map_or_else(|| PathBuf::from("etcd"), PathBuf::from)
-}
-
 impl Etcd {
     async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut etcd = Self { child: None, dir, port: free_port(), peer: free_port() };
+        let mut etcd = Self::new();
         etcd.go().await;
         etcd
     }
 
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { child: None, dir, port: free_port(), peer: free_port(), tls: None }
+    }
+
     async fn go(&mut self) {
         let (client, peer) = (self.url(), format!("http://127.0.0.1:{}", self.peer));
-        let mut command = Command::new(program());
+        let mut command = Command::new(Runtime::find().unwrap().etcd());
         command.arg("--data-dir").arg(self.dir.path().join("data")).args(["--name", "e"]);
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", &format!("e={peer}")]);
+        if let Some(tls) = &self.tls {
+            command.arg("--cert-file").arg(&tls.server.0).arg("--key-file").arg(&tls.server.1);
+            command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(&tls.ca);
+        }
         command.stdout(Stdio::null()).stderr(Stdio::null());
         self.child = Some(command.spawn().expect("etcd starts"));
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -63,14 +103,23 @@ impl Etcd {
     }
 
     async fn try_get(&self) -> Option<()> {
-        let client = Client::connect([self.url()], None);
+        let client = Client::connect([self.url()], self.options());
         let mut client = timeout(Duration::from_secs(1), client).await.ok()?.ok()?;
         timeout(Duration::from_secs(1), client.get("x", None)).await.ok()?.ok()?;
         Some(())
     }
 
     fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
+    }
+
+    fn options(&self) -> Option<ConnectOptions> {
+        let tls = self.tls.as_ref()?;
+        let read = |path: &Path| std::fs::read(path).unwrap();
+        let options = TlsOptions::new().ca_certificate(Certificate::from_pem(read(&tls.ca)));
+        let identity = Identity::from_pem(read(&tls.client.0), read(&tls.client.1));
+        Some(ConnectOptions::new().with_tls(options.identity(identity)))
     }
 
     fn kill(&mut self) {
@@ -81,7 +130,7 @@ impl Etcd {
     }
 
     async fn client(&self) -> Client {
-        Client::connect([self.url()], None).await.unwrap()
+        Client::connect([self.url()], self.options()).await.unwrap()
     }
 }
 
@@ -187,7 +236,11 @@ async fn world(etcd: &Etcd) -> (Client, Members) {
 }
 
 fn start(endpoints: &[String], members: &Members) -> Control {
-    let source = Source::Etcd(EtcdSource {
+    start_with(Source::Etcd(source(endpoints)), members)
+}
+
+fn source(endpoints: &[String]) -> EtcdSource {
+    EtcdSource {
         endpoints: endpoints.to_vec(),
         user: None,
         ca: None,
@@ -196,11 +249,14 @@ fn start(endpoints: &[String], members: &Members) -> Control {
         scope: "pg-ha-cluster".to_owned(),
         timeout: Duration::from_secs(1),
         check_interval: Duration::from_millis(300),
-    });
-    start_with(source, members)
+    }
 }
 
 fn start_with(source: Source, members: &Members) -> Control {
+    try_start_with(source, members).unwrap()
+}
+
+fn try_start_with(source: Source, members: &Members) -> Result<Control, control::Error> {
     let topology = TopologyConfig {
         source,
         monitor_interval: Duration::from_millis(500),
@@ -214,7 +270,7 @@ fn start_with(source: Source, members: &Members) -> Control {
         reads: Reads::Replicas,
         consistency: Consistency::Session,
         balance: Balance::RoundRobin,
-        weights: Default::default(),
+        weights: BTreeMap::new(),
         fence_wait: Duration::ZERO,
         max_lag: Duration::from_secs(10),
         max_lag_bytes: 16 << 20,
@@ -226,7 +282,7 @@ fn start_with(source: Source, members: &Members) -> Control {
     };
     let failover =
         Failover { hold: None, max_waiting: 1, max_waiting_bytes: 1, drain: Duration::from_secs(5) };
-    control::start(&topology, &routing, &failover, members.clone()).unwrap()
+    control::start(&topology, &routing, &failover, members.clone())
 }
 
 async fn wait_for(
@@ -236,10 +292,8 @@ async fn wait_for(
 ) -> Arc<Topology> {
     let mut seen = control.topology.clone();
     let found = timeout(Duration::from_secs(20), seen.wait_for(|topology| fits(topology))).await;
-    match found {
-        Ok(found) => found.unwrap().clone(),
-        Err(_elapsed) => panic!("not {what}: {:#?}", control.topology.borrow()),
-    }
+    assert!(found.is_ok(), "not {what}: {:#?}", control.topology.borrow());
+    found.unwrap().unwrap().clone()
 }
 
 fn serves(topology: &Topology, name: &str, epoch: u64) -> bool {
@@ -453,6 +507,66 @@ async fn another_etcd_cluster_is_not_believed() {
     wait_for(&mut control, "held", |topology| reason(topology) == Some(HoldReason::TwoPrimaries)).await;
     assert_eq!(happened(&control, &What::LeaderPut("b".into())), 0);
     assert_eq!(happened(&control, &What::EtcdListed), 1);
+}
+
+#[tokio::test]
+async fn client_certificates() {
+    let mut etcd = Etcd::new();
+    etcd.tls = Some(Certificates::make(etcd.dir.path()));
+    etcd.go().await;
+    let (mut client, members) = world(&etcd).await;
+    let tls = etcd.tls.as_ref().unwrap();
+    let with = |certificate: Option<(PathBuf, PathBuf)>| {
+        let ca = Some(tls.ca.clone());
+        Source::Etcd(EtcdSource { ca, certificate, ..source(&[etcd.url()]) })
+    };
+    let stranger = start_with(with(None), &members);
+    let mut control = start_with(with(Some(tls.client.clone())), &members);
+    wait_for(&mut control, "serving", |topology| serves(topology, "a", 1)).await;
+    fail_over(&mut client, &members).await;
+    wait_for(&mut control, "following", |topology| serves(topology, "b", 2)).await;
+    assert_eq!(reason(&stranger.topology.borrow()), Some(HoldReason::Starting));
+}
+
+/// A user that may read the scope's keys and nothing else is enough.
+#[tokio::test]
+async fn user_and_password() {
+    let etcd = Etcd::start().await;
+    let (mut client, members) = world(&etcd).await;
+    client.user_add("root", "r", None).await.unwrap();
+    client.user_grant_role("root", "root").await.unwrap();
+    client.role_add("reader").await.unwrap();
+    let permission = Permission::read("/pg-ha-cluster/").with_prefix();
+    client.role_grant_permission("reader", permission).await.unwrap();
+    client.user_add("proxy", "se cret", None).await.unwrap();
+    client.user_grant_role("proxy", "reader").await.unwrap();
+    client.auth_enable().await.unwrap();
+    let file = etcd.dir.path().join("password");
+    let with = |password: &str| {
+        std::fs::write(&file, password).unwrap();
+        let user = Some(("proxy".to_owned(), file.clone()));
+        start_with(Source::Etcd(EtcdSource { user, ..source(&[etcd.url()]) }), &members)
+    };
+    let mut control = with("se cret\n");
+    wait_for(&mut control, "serving", |topology| serves(topology, "a", 1)).await;
+    let root = ConnectOptions::new().with_user("root", "r");
+    let mut client = Client::connect([etcd.url()], Some(root)).await.unwrap();
+    fail_over(&mut client, &members).await;
+    wait_for(&mut control, "following", |topology| serves(topology, "b", 2)).await;
+    drop(control);
+    let wrong = with("wrong");
+    let mut seen = wrong.topology.clone();
+    let served = seen.wait_for(|topology| topology.primary().is_some());
+    assert!(timeout(Duration::from_secs(1), served).await.is_err());
+}
+
+#[tokio::test]
+async fn files_that_are_missing_are_told() {
+    let missing = PathBuf::from("/nowhere/ca.crt");
+    let source =
+        Source::Etcd(EtcdSource { ca: Some(missing), ..source(&["https://127.0.0.1:1".to_owned()]) });
+    let error = try_start_with(source, &Members::default()).unwrap_err().to_string();
+    assert!(error.contains("/nowhere/ca.crt"), "{error}");
 }
 
 #[tokio::test]

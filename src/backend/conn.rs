@@ -10,7 +10,9 @@ use crate::net::Stream;
 
 /// ParameterStatus values by name.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Parameters(Vec<(Box<[u8]>, Box<[u8]>)>);
+pub struct Parameters(Vec<Parameter>);
+
+type Parameter = (Box<[u8]>, Box<[u8]>);
 
 impl Parameters {
     /// The value of `name`.

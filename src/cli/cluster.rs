@@ -76,6 +76,7 @@ pub struct At {
 
 /// How to start a cluster.
 #[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub struct Up {
     /// Number of members
     #[arg(long, default_value_t = 3)]
@@ -148,7 +149,10 @@ impl Up {
     }
 }
 
-/// Does what the command says. Errors are one line each.
+/// Does what the command says.
+///
+/// # Errors
+/// One line for the user: the cluster could not be started or found, or it refused.
 pub async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Up(up) if up.detach => detach(&up).await,
@@ -156,9 +160,10 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
         Command::Down(at) => request(&at, &Request::Down).await.map(drop),
         Command::Status { json, at } => {
             let status = request(&at, &Request::Status).await?;
-            let text = match json {
-                true => serde_json::to_string_pretty(&status)?,
-                false => table(&serde_json::from_value(status)?),
+            let text = if json {
+                serde_json::to_string_pretty(&status)?
+            } else {
+                table(&serde_json::from_value(status)?)
             };
             say(&text)
         }

@@ -243,14 +243,14 @@ mod tests {
         let counters = Arc::new(Counters::default());
         let limits = limits(3, 2);
         let first = counters.admit(here, &limits).unwrap();
-        let _second = counters.admit(here, &limits).unwrap();
+        let second = counters.admit(here, &limits).unwrap();
         assert!(counters.admit(here, &limits).is_none(), "over the limit of one address");
-        let _third = counters.admit(there, &limits).unwrap();
+        let third = counters.admit(there, &limits).unwrap();
         assert!(counters.admit(there, &limits).is_none(), "over the limit in all");
         assert_eq!(counters.clients(), 3);
         drop(first);
-        let _again = counters.admit(here, &limits).unwrap();
-        drop((_second, _third, _again));
+        let again = counters.admit(here, &limits).unwrap();
+        drop((second, third, again));
         assert_eq!((counters.clients(), counters.by_address.len()), (0, 0));
     }
 }

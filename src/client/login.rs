@@ -146,13 +146,10 @@ fn admit(user: &Arc<str>, subject: &Subject, verifiers: &Verifiers) -> Result<Ro
         }
         limit = role.connection_limit.filter(|_| !role.superuser);
     }
-    match verifiers.count_session(user, limit) {
-        Some(count) => Ok(RoleGuard { _count: count }),
-        None => {
-            let text = format!("too many connections for role \"{user}\"");
-            Err(Refusal::new(SqlState::TOO_MANY_CONNECTIONS, text))
-        }
-    }
+    let count = verifiers.count_session(user, limit).ok_or_else(|| {
+        Refusal::new(SqlState::TOO_MANY_CONNECTIONS, format!("too many connections for role \"{user}\""))
+    })?;
+    Ok(RoleGuard { _count: count })
 }
 
 /// The body of the client's next message, which has to be a SASL response.

@@ -49,7 +49,8 @@ pub(super) async fn open(tcp: TcpStream, tls: Option<&ServerTls>) -> Result<Open
             Ok(Opening::Ssl) if open.ssl => {
                 open.ssl = false;
                 stream =
-                    answer(stream, if tls.is_some() { ENCRYPTION_FOLLOWS } else { NO_ENCRYPTION }).await?;
+                    answer(stream, if tls.is_some() { ENCRYPTION_FOLLOWS } else { NO_ENCRYPTION }, "SSL")
+                        .await?;
                 if let Some(tls) = tls {
                     stream = go_over(stream, tls).await?;
                     open.gss = false;
@@ -57,7 +58,7 @@ pub(super) async fn open(tcp: TcpStream, tls: Option<&ServerTls>) -> Result<Open
             }
             Ok(Opening::GssEnc) if open.gss => {
                 open.gss = false;
-                stream = answer(stream, NO_ENCRYPTION).await?;
+                stream = answer(stream, NO_ENCRYPTION, "GSSAPI encryption").await?;
             }
             Ok(Opening::Cancel { process_id, secret }) => {
                 return Ok(Opened::Cancel { process_id, secret });
@@ -79,14 +80,16 @@ async fn read_packet(stream: &mut Stream) -> io::Result<Result<Opening, Refusal>
 }
 
 /// Answers a request for encryption, behind which nothing may have come yet.
-async fn answer(mut stream: Stream, answer: u8) -> Result<Stream, HandshakeError> {
+async fn answer(mut stream: Stream, answer: u8, asked: &str) -> Result<Stream, HandshakeError> {
     let early = has_pending(stream.tcp())?;
     stream.write_all(&[answer]).await?;
     if !early {
         return Ok(stream);
     }
-    let refusal = Refusal::new(SqlState::PROTOCOL_VIOLATION, "received unencrypted data after SSL request")
-        .with_detail("This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.");
+    let text = format!("received unencrypted data after {asked} request");
+    let refusal = Refusal::new(SqlState::PROTOCOL_VIOLATION, text).with_detail(
+        "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.",
+    );
     Err(close_with(stream, refusal).await)
 }
 

@@ -63,6 +63,9 @@ pub fn default_dir() -> PathBuf {
 }
 
 /// Asks the cluster that runs in `dir`.
+///
+/// # Errors
+/// [`Error::State`] when none runs there, and with the cluster's own text when it refused.
 pub async fn ask(dir: &Path, request: &Request) -> Result<Value, Error> {
     let nobody = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
@@ -90,6 +93,9 @@ pub struct Server {
 
 impl Server {
     /// Listens in the cluster's folder; its owner alone can connect.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the socket can't be made.
     pub fn listen(cluster: &Cluster) -> Result<Self, Error> {
         let path = cluster.dir().join(SOCKET);
         let bind = || {
@@ -105,6 +111,9 @@ impl Server {
     }
 
     /// Answers one request after the other until `stop` is ready or someone asks for the end; then ends the cluster.
+    ///
+    /// # Errors
+    /// Those of [`Cluster::down`], and [`Error::Io`] when the socket fails.
     pub async fn serve(self, cluster: Cluster, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let mut stop = std::pin::pin!(stop);
         loop {

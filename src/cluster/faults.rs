@@ -41,6 +41,9 @@ pub enum How {
 impl Cluster {
     /// Does something to a member, and returns when it is done: the processes are dead, or started. What the cluster
     /// makes of it is not waited for.
+    ///
+    /// # Errors
+    /// [`Error::UnknownMember`], and [`Error::State`] when the member is not in a state for it.
     pub async fn kill(&self, member: &str, how: How) -> Result<(), Error> {
         let number = self.number_of(member)?;
         tracing::info!(member, ?how, "fault");
@@ -62,6 +65,9 @@ impl Cluster {
 
     /// Hands the lead over to a member, or to whichever Patroni chooses, and waits until the new leader runs as the
     /// primary. Returns its name.
+    ///
+    /// # Errors
+    /// [`Error::Patroni`] when Patroni refuses, [`Error::Deadline`] when it does not happen in two minutes.
     pub async fn switchover(&self, to: Option<&str>) -> Result<String, Error> {
         if let Some(to) = to {
             self.number_of(to)?;
@@ -80,6 +86,9 @@ impl Cluster {
     }
 
     /// `kill -9` to etcd.
+    ///
+    /// # Errors
+    /// [`Error::State`] when it is stopped already.
     pub async fn stop_etcd(&self) -> Result<(), Error> {
         let keeper = self.etcd_keeper().as_ref().map(Keeper::pid);
         let Some(keeper) = keeper else { return Err(Error::State("etcd is stopped already".to_owned())) };
@@ -91,6 +100,9 @@ impl Cluster {
     }
 
     /// Starts etcd on the data that it had, and waits until it answers.
+    ///
+    /// # Errors
+    /// [`Error::State`] when it runs already, [`Error::Deadline`] when it does not answer.
     pub async fn start_etcd(&self) -> Result<(), Error> {
         let runs = self.etcd_keeper().as_mut().is_some_and(|keeper| !keeper.has_ended());
         if runs {
@@ -114,6 +126,9 @@ impl Cluster {
     }
 
     /// Throws away etcd's history, so that a watch from an older revision can't go on. Returns the revision kept.
+    ///
+    /// # Errors
+    /// [`Error::Etcd`] when etcd does not answer.
     pub async fn compact_etcd(&self) -> Result<i64, Error> {
         etcd::compact(self.etcd_port).await
     }
@@ -133,7 +148,9 @@ impl Cluster {
         };
         let backends = processes::descendants(postmaster);
         processes::signal(postmaster, Signal::SIGKILL);
-        backends.iter().for_each(|pid| processes::signal(*pid, Signal::SIGKILL));
+        for pid in &backends {
+            processes::signal(*pid, Signal::SIGKILL);
+        }
         self.gone(&[&[postmaster], backends.as_slice()].concat(), &member.place.name).await
     }
 
@@ -165,7 +182,9 @@ impl Cluster {
         if keepers.is_empty() {
             return Err(Error::State(format!("{} has no process", member.place.name)));
         }
-        keepers.into_iter().for_each(|keeper| processes::signal_descendants(keeper, signal));
+        for keeper in keepers {
+            processes::signal_descendants(keeper, signal);
+        }
         Ok(())
     }
 
@@ -178,9 +197,10 @@ impl Cluster {
     }
 
     async fn kill_all(&self, keeper: u32, name: &str) -> Result<(), Error> {
-        match processes::kill_descendants(keeper, KILL_DEADLINE).await {
-            true => Ok(()),
-            false => Err(Error::State(format!("processes of {name} do not die"))),
+        if processes::kill_descendants(keeper, KILL_DEADLINE).await {
+            Ok(())
+        } else {
+            Err(Error::State(format!("processes of {name} do not die")))
         }
     }
 

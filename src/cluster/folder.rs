@@ -86,17 +86,6 @@ impl Folder {
         }
     }
 
-    /// Makes a member's folder and writes its configuration.
-    pub(super) fn prepare_member(
-        &self,
-        place: &Place,
-        runtime: &Runtime,
-        configuration: &serde_json::Value,
-    ) -> Result<(), Error> {
-        own_folder(&place.dir, runtime)?;
-        own_file(&place.configuration(), configuration.to_string().as_bytes(), runtime)
-    }
-
     /// Removes the folder, unless it stays.
     pub(super) fn close(&mut self) -> Result<(), Error> {
         if self.keep {
@@ -110,6 +99,16 @@ impl Folder {
             _ => Ok(()),
         }
     }
+}
+
+/// Makes a member's folder and writes its configuration.
+pub(super) fn prepare_member(
+    place: &Place,
+    runtime: &Runtime,
+    configuration: &serde_json::Value,
+) -> Result<(), Error> {
+    own_folder(&place.dir, runtime)?;
+    own_file(&place.configuration(), configuration.to_string().as_bytes(), runtime)
 }
 
 fn fresh() -> PathBuf {

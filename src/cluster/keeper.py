@@ -70,18 +70,21 @@ def postmaster_lines(pgdata):
 
 
 def end_all(pgdata):
-    everyone = descendants(os.getpid())
-    postmaster = [int(pid) for pid in postmaster_lines(pgdata)[:1] if pid.isdigit() and int(pid) in everyone]
-    postgres = set(postmaster)
-    for pid in postmaster:
-        postgres.update(descendants(pid))
-    send([pid for pid in everyone if pid not in postgres], signal.SIGKILL)
-    send(everyone, signal.SIGCONT)
-    send(postmaster, signal.SIGQUIT)
+    """Patroni and everything else is killed, PostgreSQL shuts down at once; looked after until nothing is left."""
+    asked = set()
     deadline = time.monotonic() + PATIENCE_SECONDS
     while reap():
+        everyone = descendants(os.getpid())
+        postmaster = [int(pid) for pid in postmaster_lines(pgdata)[:1] if pid.isdigit() and int(pid) in everyone]
+        spared = set(postmaster)
+        for pid in postmaster:
+            spared.update(descendants(pid))
         if time.monotonic() > deadline:
-            send(descendants(os.getpid()), signal.SIGKILL)
+            spared = set()
+        send([pid for pid in everyone if pid not in spared], signal.SIGKILL)
+        send(spared - asked, signal.SIGCONT)
+        send(set(postmaster) - asked, signal.SIGQUIT)
+        asked |= spared
         time.sleep(0.02)
 
 

@@ -8,6 +8,7 @@
 mod bootstrap;
 mod certificates;
 mod control;
+mod ending;
 mod error;
 mod etcd;
 mod faults;
@@ -50,11 +51,6 @@ use ports::Port;
 use relay::Relays;
 use saved::{Passwords, Saved};
 
-/// How long the members may take to stop in order before they are killed.
-const STOP_DEADLINE: Duration = Duration::from_secs(30);
-/// How long keepers may take to end what they keep.
-const END_DEADLINE: Duration = Duration::from_secs(8);
-
 /// A running cluster. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Cluster {
@@ -76,6 +72,10 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a cluster and waits until its primary takes writes, all replicas stream, and roles, extensions and the
     /// application's database are there. An error, or dropping the future, ends what was started.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] before `make setup`, [`Error::Options`], [`Error::Deadline`] with what was seen last, and
+    /// what the system and the programs refuse.
     pub async fn up(options: Options) -> Result<Self, Error> {
         options.check()?;
         let runtime = Runtime::find()?;
@@ -137,11 +137,7 @@ impl Cluster {
         let deadline = wait::Deadline::new(self.options.deadline, self.folder.logs());
         self.start_etcd().await?;
         for number in 0..self.members.len() {
-            self.folder.prepare_member(
-                &self.members[number].place,
-                &self.runtime,
-                &self.configuration(number),
-            )?;
+            folder::prepare_member(&self.members[number].place, &self.runtime, &self.configuration(number))?;
             self.start_member(number)?;
         }
         tracing::info!(members = self.members.len(), "waiting for a primary");
@@ -163,6 +159,9 @@ impl Cluster {
 
     /// Waits until one member is the primary and all others that run stream from it, one of them synchronously if the
     /// cluster is synchronous.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`] with what was seen last.
     pub async fn wait_ready(&self, deadline: Duration) -> Result<(), Error> {
         self.wait_for_streaming(&wait::Deadline::new(deadline, self.folder.logs())).await
     }
@@ -216,19 +215,6 @@ impl Cluster {
                 .collect(),
             postgres_bin: self.runtime.postgres_bin(),
         }
-    }
-
-    /// Ends the cluster: in order where its folder stays, at once where it goes.
-    pub async fn down(mut self) -> Result<(), Error> {
-        if self.options.keep {
-            self.stop_in_order().await;
-        }
-        self.ask_keepers_to_end();
-        let end = tokio::time::Instant::now() + END_DEADLINE;
-        while !self.all_ended() && tokio::time::Instant::now() < end {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        self.finish()
     }
 
     fn member_status(
@@ -309,70 +295,5 @@ impl Cluster {
 
     fn etcd_processes(&self) -> Vec<u32> {
         self.etcd_keeper().as_ref().map(Keeper::descendants).unwrap_or_default()
-    }
-
-    async fn stop_in_order(&self) {
-        let leader = wait::leader(&self.reports().await);
-        let mut order: Vec<usize> = (0..self.members.len()).collect();
-        order.sort_by_key(|number| Some(*number) == leader);
-        let end = tokio::time::Instant::now() + STOP_DEADLINE;
-        for replicas in [true, false] {
-            let now: Vec<_> = order.iter().filter(|number| (Some(**number) != leader) == replicas).collect();
-            for number in &now {
-                self.stop_member(**number);
-            }
-            for number in now {
-                while !self.members[*number].keepers().is_empty() && tokio::time::Instant::now() < end {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-            }
-        }
-    }
-
-    /// Asks a member's Patroni to stop, which stops its PostgreSQL first.
-    fn stop_member(&self, number: usize) {
-        if let Some(relays) = &self.relays {
-            relays.cut(number, false);
-        }
-        let running = self.members[number].running();
-        running.all.iter().for_each(|pid| processes::signal(*pid, nix::sys::signal::Signal::SIGCONT));
-        if let Some(patroni) = running.patroni {
-            processes::signal(patroni, nix::sys::signal::Signal::SIGTERM);
-        }
-    }
-
-    fn ask_keepers_to_end(&self) {
-        self.members.iter().for_each(|member| member.keepers().iter_mut().for_each(Keeper::end));
-        if let Some(keeper) = self.etcd_keeper().as_mut() {
-            keeper.end();
-        }
-    }
-
-    fn all_ended(&self) -> bool {
-        let etcd = self.etcd_keeper().as_mut().is_none_or(Keeper::has_ended);
-        etcd && self.members.iter().all(|member| member.keepers().is_empty())
-    }
-
-    /// Kills what is left, and removes the folder if it does not stay.
-    fn finish(&mut self) -> Result<(), Error> {
-        self.members.iter().for_each(|member| member.keepers().iter_mut().for_each(Keeper::kill));
-        if let Some(mut keeper) = self.etcd_keeper().take() {
-            keeper.kill();
-        }
-        self.relays = None;
-        self.folder.close()
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.ask_keepers_to_end();
-        let end = std::time::Instant::now() + END_DEADLINE;
-        while !self.all_ended() && std::time::Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        if let Err(error) = self.finish() {
-            tracing::warn!(%error, "the cluster's folder stays");
-        }
     }
 }

@@ -16,6 +16,7 @@ pub const NAMESPACE: &str = "/";
 /// How a local cluster is made. `Options::default()` is three members with Patroni's own timings and synchronous
 /// replication, in a fresh folder that goes with the cluster.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct Options {
     /// Number of members, 1 to 9; they are called `pg-node-1`, `pg-node-2` and so on.
     pub members: usize,

@@ -89,7 +89,6 @@ fn parameters(options: &Options) -> BTreeMap<String, String> {
         ("max_replication_slots", "20"),
         ("password_encryption", "scram-sha-256"),
         ("shared_preload_libraries", "vector,pg_stat_statements"),
-        ("pg_stat_statements.track", "all"),
     ];
     let mut all: BTreeMap<_, _> = built_in.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     all.extend(options.parameters.clone());

@@ -40,7 +40,9 @@ pub(super) fn signal_descendants(root: u32, number: Signal) {
         if new.is_empty() {
             return;
         }
-        new.iter().for_each(|pid| signal(*pid, number));
+        for pid in new {
+            signal(pid, number);
+        }
     }
 }
 
@@ -55,7 +57,9 @@ pub(super) async fn kill_descendants(root: u32, deadline: Duration) -> bool {
         if tokio::time::Instant::now() > end {
             return false;
         }
-        left.iter().for_each(|pid| signal(*pid, Signal::SIGKILL));
+        for pid in left {
+            signal(pid, Signal::SIGKILL);
+        }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

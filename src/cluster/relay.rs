@@ -118,7 +118,7 @@ impl Drop for Relays {
 /// Looks which of the servers listen, and says so whenever that changes.
 async fn look_who_listens(publish: watch::Sender<HashSet<u16>>, servers: HashSet<u16>) {
     loop {
-        let now: HashSet<u16> = origin::listening().filter(|port| servers.contains(port)).collect();
+        let now: HashSet<u16> = origin::listening().intersection(&servers).copied().collect();
         publish.send_if_modified(|before| {
             let changed = *before != now;
             *before = now;
@@ -276,9 +276,10 @@ impl Future for JoinAny<'_> {
     type Output = ();
 
     fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<()> {
-        match self.0.iter_mut().any(|future| future.as_mut().poll(cx).is_ready()) {
-            true => std::task::Poll::Ready(()),
-            false => std::task::Poll::Pending,
+        if self.0.iter_mut().any(|future| future.as_mut().poll(cx).is_ready()) {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
         }
     }
 }

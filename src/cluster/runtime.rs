@@ -30,6 +30,9 @@ pub(super) struct MemberUser {
 impl Runtime {
     /// Looks in `PGHA_RUNTIME`, then for `.local/runtime` above the program and above the working folder, then in
     /// `/var/lib/pg-ha-proxy`.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] with what `make setup` would put in place.
     pub fn find() -> Result<Self, Error> {
         let user = member_user()?;
         let root = candidates()

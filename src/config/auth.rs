@@ -31,7 +31,7 @@ pub struct Auth {
     pub monitor_certificate: Option<(PathBuf, PathBuf)>,
     /// `monitor_password_file`
     pub monitor_password_file: Option<PathBuf>,
-    /// `cache_ttl`: how long a verifier is used before it is read again; default 60 s.
+    /// `cache_ttl`: how long a verifier is used before it is read again; default 1 s, so that a changed password holds at once.
     pub cache_ttl: Duration,
     /// `lookup_timeout`; default 5 s.
     pub lookup_timeout: Duration,
@@ -75,7 +75,7 @@ impl Auth {
             monitor_database: section.name("monitor_database", "postgres")?,
             monitor_certificate: section.key_pair("monitor_certificate", "monitor_key")?,
             monitor_password_file: section.secret_file("monitor_password_file")?,
-            cache_ttl: section.duration("cache_ttl", 60 * SECOND, SECOND..=86_400 * SECOND)?,
+            cache_ttl: section.duration("cache_ttl", SECOND, SECOND..=86_400 * SECOND)?,
             lookup_timeout: section.duration("lookup_timeout", 5 * SECOND, SECOND / 10..=60 * SECOND)?,
             cluster_secret_file: section.secret_file("cluster_secret_file")?,
         })

@@ -72,18 +72,27 @@ impl<C: Connect> Driver<C> {
                 _ = tick.tick() => self.machine.handle_tick(Instant::now()),
                 Some(event) = self.inbox.recv() => self.take(event),
             };
+            let happened = self.show();
             if let Some(topology) = changed {
                 self.publish(topology);
             }
             self.monitors.follow(self.machine.poll_wanted(Instant::now()));
-            self.report();
+            if happened {
+                self.log();
+            }
         }
     }
 
     fn take(&mut self, event: Event) -> Option<Arc<Topology>> {
         let now = Instant::now();
         match event {
-            Event::Keys(change, revision) => self.machine.handle_keys(change, revision, now),
+            Event::Keys(change, revision) => {
+                let changed = self.machine.handle_keys(change, revision, now);
+                for unreadable in self.machine.take_unreadable() {
+                    tracing::warn!(key = unreadable.key, "Patroni's key can't be read: {}", unreadable.why);
+                }
+                changed
+            }
             Event::EtcdLost => self.machine.handle_etcd_lost(now),
             Event::Checked(member, result) => self.machine.handle_check(member, result, now),
         }
@@ -97,19 +106,21 @@ impl<C: Connect> Driver<C> {
         self.topology.send_replace(topology);
     }
 
-    /// Logs what happened, and shows it.
-    fn report(&mut self) {
-        for unreadable in self.machine.take_unreadable() {
-            tracing::warn!(key = unreadable.key, "Patroni's key can't be read: {}", unreadable.why);
+    /// Shows what happened, if anything did: before the snapshot that comes of it.
+    fn show(&self) -> bool {
+        let happened = self.machine.transitions_after(self.logged).next().is_some();
+        if happened {
+            self.transitions.send_replace(self.machine.transitions_after(0).cloned().collect());
         }
-        let Some(last) = self.machine.transitions_after(self.logged).last().map(|last| last.number) else {
-            return;
-        };
+        happened
+    }
+
+    fn log(&mut self) {
         for transition in self.machine.transitions_after(self.logged) {
             log(transition, self.machine.topology());
         }
-        self.logged = last;
-        self.transitions.send_replace(self.machine.transitions_after(0).cloned().collect());
+        let last = self.machine.transitions_after(self.logged).last();
+        self.logged = last.map_or(self.logged, |last| last.number);
     }
 }
 

@@ -7,10 +7,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::link::{Connect, Link, LinkError, Rows};
-use crate::backend::{ConnectError, Login, QueryError, Server, SimpleClient};
+use crate::backend::{ClientTls, ConnectError, Credentials, Login, QueryError, Server, SimpleClient};
 use crate::config::KeepAlive;
-use crate::net::tls::ClientTls;
-use crate::scram::Credentials;
 
 /// The longest answer, in bytes: one row of a dozen short values.
 const MAX_ANSWER: usize = 16 * 1024;

@@ -126,9 +126,10 @@ impl LookupTask {
     /// Logs what goes wrong, once for each change.
     fn tell(&mut self, error: Option<&LookupError>) {
         if self.last_error.as_ref() != error {
-            match error {
-                Some(error) => tracing::warn!(%error, "verifiers can't be read"),
-                None => tracing::info!("verifiers can be read again"),
+            if let Some(error) = error {
+                tracing::warn!(%error, "verifiers can't be read");
+            } else {
+                tracing::info!("verifiers can be read again");
             }
             self.last_error = error.cloned();
         }

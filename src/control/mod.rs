@@ -25,9 +25,9 @@ use tokio::task::JoinSet;
 use crate::config::{Failover, Routing, Source, TopologyConfig};
 use crate::topology::{Machine, MemberId, Positions, Settings, Topology, Transition};
 pub use error::Error;
+pub use link::{Connect, Link, LinkError, Rows};
 pub use login::MonitorLogin;
 pub use lookup::{LookupConfig, LookupTask, Lookups};
-pub use link::{Connect, Link, LinkError, Rows};
 
 /// Suspicions waiting for the driver; more at once tell nothing new.
 const SUSPICIONS: usize = 64;

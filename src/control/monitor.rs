@@ -306,3 +306,6 @@ fn failure(error: &LinkError) -> Failure {
         LinkError::Protocol(_) => Failure::Unreadable,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -203,13 +203,12 @@ fn server_verifier(tls: &Tls) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
         TlsMode::VerifyCa => false,
         TlsMode::VerifyFull => true,
     };
-    let roots = match &tls.server_ca {
-        Some(file) => roots("tls.server_ca", file)?,
-        None => {
-            let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            roots
-        }
+    let roots = if let Some(file) = &tls.server_ca {
+        roots("tls.server_ca", file)?
+    } else {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        roots
     };
     if roots.is_empty() {
         return Err(TlsError::Missing("tls.server_mode needs tls.server_ca: the system has no certificates"));

@@ -82,6 +82,11 @@ impl Pool {
         (self.idle.borrow().len(), self.busy.get(), self.opening.get(), self.waiting.borrow().len())
     }
 
+    /// Backends being opened on this worker.
+    pub fn opening(&self) -> usize {
+        self.opening.get()
+    }
+
     /// Backends in use on this worker.
     pub fn busy(&self) -> usize {
         self.busy.get()

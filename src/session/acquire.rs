@@ -11,15 +11,17 @@ use std::time::Instant;
 
 use super::batch::Summary;
 use super::handle::{Held, Order};
-use super::relay::Rerun;
+use super::load::Busy;
+use super::run::Rerun;
 use super::state::Tx;
 use super::{Ended, LOOK_AHEAD, Lease, Session};
 use crate::backend::Backend;
-use crate::config::Reads;
+use crate::config::{Consistency, PoolMode, Reads};
 use crate::pool::{AcquireError, Pool};
-use crate::routing::{self, Ask, Target};
-use crate::sql::{Class, Hint};
-use crate::topology::{Member, MemberId, Topology};
+use crate::routing::{self, Ask, Fence, Target};
+use crate::sql::{Class, ConsistencyHint, Hint};
+use crate::topology::{Epoch, Member, MemberId, Topology};
+use crate::wire::build::{self, Severity};
 use crate::wire::{SqlState, TxStatus};
 
 /// How often an attempt may be repeated without a wait for the topology in between.
@@ -31,6 +33,12 @@ const REFUSAL_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
 /// The pause before a primary that can't be reached is tried again.
 const UNREACHABLE_WAIT: std::time::Duration = std::time::Duration::from_millis(20);
 
+/// A wait for a primary from which on the client hears of it.
+const NOTICE_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// How long a search waits at most before it looks for a place again.
+const SEARCH_WAIT: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// The attempts at one batch: since when, and what was found out.
 #[derive(Debug)]
 pub(super) struct Attempt {
@@ -38,6 +46,7 @@ pub(super) struct Attempt {
     class: Class,
     hint: Option<Hint>,
     begins: Option<bool>,
+    consistency: Option<ConsistencyHint>,
     /// Members that failed it, by number.
     avoid: u64,
     tries: u32,
@@ -45,6 +54,8 @@ pub(super) struct Attempt {
     writes: bool,
     /// The primary is what it is: what it refuses is refused.
     takes_refusals: bool,
+    /// It waited for a primary since the last try.
+    held: bool,
 }
 
 impl Attempt {
@@ -53,11 +64,13 @@ impl Attempt {
             since: None,
             class: summary.class,
             hint: summary.hint,
+            consistency: summary.only.as_ref().and_then(|only| only.consistency),
             begins: summary.begins.map(|modes| modes.read_only == Some(true) && !modes.serializable),
             avoid: 0,
             tries: 0,
             writes: false,
             takes_refusals: false,
+            held: false,
         }
     }
 
@@ -86,6 +99,7 @@ pub(super) enum Failure {
 }
 
 /// What a wait brought.
+#[expect(clippy::large_enum_variant, reason = "lives for one match; boxing would allocate on each wait")]
 enum Woken {
     Backend(Result<Backend, AcquireError>),
     Topology,
@@ -105,6 +119,16 @@ impl Session {
         loop {
             let topology = self.worker.topology();
             let target = self.target(attempt, &topology);
+            if self.searches_are_full(attempt, &topology, target) {
+                if attempt.began().elapsed() > self.worker.shared.config.pool.wait {
+                    let message = "no replica has room for another vector search (vector.max_per_replica)";
+                    return Ok(Err(Failure::Own(SqlState::TOO_MANY_CONNECTIONS, message.into())));
+                }
+                if let Err(failure) = self.wait_for_search().await? {
+                    return Ok(Err(failure));
+                }
+                continue;
+            }
             let member = match target {
                 Target::Replica(id) => topology.member(id),
                 Target::Primary(_) => match topology.primary() {
@@ -123,16 +147,26 @@ impl Session {
                 }
             };
             let primary = topology.primary().is_some_and(|primary| primary.id == member.id);
-            let pool = self.worker.pool(&self.pools, member);
+            if std::mem::take(&mut attempt.held) {
+                self.notice_wait(attempt);
+            }
+            let pool = self.worker.pool(&self.pools, &topology, member);
+            let search = attempt.class == Class::VectorRead && !primary;
+            let Ok(busy) = Busy::begin(&self.worker.shared, member.id, search) else {
+                // Another worker's search was quicker to the last place.
+                continue;
+            };
             if let Some(backend) = pool.take() {
-                self.lease(pool, backend, primary);
+                self.lease(pool, backend, member, primary, busy);
                 return Ok(Ok(()));
             }
             match self.wait_for_backend(&pool, primary, attempt).await? {
-                Ok(Some(backend)) => {
-                    self.lease(pool, backend, primary);
+                Ok(Some(backend)) if self.still_good(&pool, primary) => {
+                    self.lease(pool, backend, member, primary, busy);
                     return Ok(Ok(()));
                 }
+                // It came, but the topology has moved on meanwhile.
+                Ok(Some(backend)) => self.worker.release(&self.pools, &pool, backend),
                 Ok(None) => self.pause(attempt, member, primary).await?,
                 Err(failure) => return Ok(Err(failure)),
             }
@@ -180,32 +214,87 @@ impl Session {
             }
             _ => attempt.begins,
         };
+        let wishes = self.wishes();
+        let fence = self.fence_for(attempt.consistency.map(level).or(wishes.consistency), topology.epoch);
         let shared = &self.worker.shared;
+        let search = attempt.class == Class::VectorRead;
         let ask = Ask {
             class: if attempt.writes { Class::Write } else { attempt.class },
             transaction_read_only,
-            hint: attempt.hint,
-            split: shared.config.routing.reads == Reads::Replicas,
+            hint: attempt.hint.or(wishes.route),
+            split: shared.config.routing.reads == Reads::Replicas
+                && shared.config.pool.mode == PoolMode::Transaction
+                && !self.pins.any(),
+            balance: shared.loads.balance(search),
         };
-        let turn =
-            if attempt.class == Class::VectorRead { &self.worker.searches } else { &self.worker.reads };
-        let known = self.fence.resolve(shared.positions.reading(), topology.epoch);
-        let fence = self.fence;
-        let replayed = |id: MemberId| {
+        let turn = if search { &self.worker.searches } else { &self.worker.reads };
+        let ready = |id: MemberId| {
             attempt.avoid & bit(id.0) == 0
-                && (fence == routing::Fence::None
-                    || (known && fence.is_reached(shared.positions.replayed_in(id, topology.epoch))))
+                && (!search || shared.loads.has_room_for_search(id))
+                && (fence == Fence::None
+                    || fence.is_reached(shared.positions.replayed_in(id, topology.epoch)))
         };
-        let target = routing::decide(topology, &ask, turn, replayed);
+        let target = routing::decide(topology, &ask, turn, ready, |id| shared.loads.of(id, search));
+        self.because = match target {
+            Target::Primary(routing::Reason::Write) | Target::Replica(_) => None,
+            Target::Primary(reason) => Some(reason.as_str()),
+        };
         if target == Target::Primary(routing::Reason::Fence) {
             shared.positions.want(shared.positions.nanos(Instant::now()));
         }
         target
     }
 
-    fn lease(&mut self, pool: Rc<Pool>, backend: Backend, primary: bool) {
-        self.handle.hold(Some(Held { member: backend.member, generation: backend.generation }));
-        self.lease = Some(Lease { backend, pool, status: TxStatus::Idle, primary, cancelled: false });
+    /// Whether a search goes to the primary for no other reason than that the replicas have as many as they may.
+    fn searches_are_full(&self, attempt: &Attempt, topology: &Topology, target: Target) -> bool {
+        let loads = &self.worker.shared.loads;
+        attempt.class == Class::VectorRead
+            && target == Target::Primary(routing::Reason::Fence)
+            && self.fence == Fence::None
+            && topology.members.iter().any(|member| {
+                member.serves_reads
+                    && attempt.avoid & bit(member.id.0) == 0
+                    && !loads.has_room_for_search(member.id)
+            })
+    }
+
+    /// What a replica must have replayed for a read at this consistency.
+    fn fence_for(&mut self, wished: Option<Consistency>, epoch: Epoch) -> Fence {
+        let shared = &self.worker.shared;
+        let reading = || shared.positions.reading();
+        match wished.unwrap_or(shared.config.routing.consistency) {
+            Consistency::Eventual => Fence::None,
+            Consistency::Session => {
+                if self.fence != Fence::None {
+                    self.fence.resolve(reading(), epoch);
+                }
+                self.fence
+            }
+            Consistency::Strong => {
+                let mut fence = Fence::default();
+                match shared.last_write.load(Relaxed) {
+                    0 => {}
+                    at => {
+                        fence.wrote(at);
+                        fence.resolve(reading(), epoch);
+                    }
+                }
+                fence
+            }
+        }
+    }
+
+    fn lease(
+        &mut self,
+        pool: Rc<Pool>,
+        backend: Backend,
+        member: &Member,
+        primary: bool,
+        busy: Option<Busy>,
+    ) {
+        self.handle.hold(Some(Held { member: backend.member, generation: member.generation }));
+        self.lease =
+            Some(Lease { backend, pool, status: TxStatus::Idle, primary, cancelled: false, _busy: busy });
     }
 
     /// Waits for another topology, up to the time that a statement may wait for a primary.
@@ -239,13 +328,45 @@ impl Session {
         match woken {
             Ok(woken) => Ok(match woken? {
                 Woken::Cancelled => Err(cancelled()),
-                Woken::Backend(_) | Woken::Topology => Ok(()),
+                Woken::Backend(_) | Woken::Topology => {
+                    attempt.held = true;
+                    Ok(())
+                }
             }),
             Err(_elapsed) => {
                 let waited = began.elapsed().as_secs();
                 let message = format!("there has been no primary for {waited} s; try again later");
                 Ok(Err(Failure::Own(SqlState::CANNOT_CONNECT_NOW, message)))
             }
+        }
+    }
+
+    /// All replicas that may serve a search have as many as they may: waits for one to end.
+    async fn wait_for_search(&mut self) -> Result<Result<(), Failure>, Ended> {
+        let shared = std::sync::Arc::clone(&self.worker.shared);
+        let mut ended = std::pin::pin!(shared.search_ended.notified());
+        let wait = poll_fn(|cx| {
+            if ended.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(Woken::Topology));
+            }
+            self.poll_wait(cx, false)
+        });
+        // Woken at the latest after a moment: a place that another took is looked for again.
+        match tokio::time::timeout(SEARCH_WAIT, wait).await {
+            Ok(woken) => Ok(match woken? {
+                Woken::Cancelled => Err(cancelled()),
+                Woken::Backend(_) | Woken::Topology => Ok(()),
+            }),
+            Err(_elapsed) => Ok(Ok(())),
+        }
+    }
+
+    /// After a long wait the client hears what it waited for.
+    fn notice_wait(&mut self, attempt: &mut Attempt) {
+        let waited = attempt.began().elapsed();
+        if waited >= NOTICE_AFTER {
+            let message = format!("waited {:.1} s for a new primary", waited.as_secs_f64());
+            build::error(&mut self.to_client, Severity::Notice, SqlState::SUCCESS, &message, None, None);
         }
     }
 
@@ -306,8 +427,9 @@ impl Session {
     fn still_good(&self, pool: &Pool, primary: bool) -> bool {
         let topology = self.worker.topology();
         let known = topology.members.iter().find(|member| member.id.0 == pool.member());
-        known.is_some_and(|member| member.generation == pool.generation() && (primary || member.serves_reads))
-            && (!primary || topology.primary().is_some_and(|now| now.id.0 == pool.member()))
+        known.is_some_and(|member| {
+            topology.lease_generation(member) == pool.generation() && (primary || member.serves_reads)
+        }) && (!primary || topology.primary().is_some_and(|now| now.id.0 == pool.member()))
     }
 
     /// A backend that was given while the session stopped waiting goes to the next.
@@ -335,8 +457,7 @@ impl Session {
             return Poll::Ready(Ok(Woken::Cancelled));
         }
         if self.handle.order() == Order::Kill {
-            self.fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command");
-            return Poll::Ready(Err(Ended::Fatal));
+            return Poll::Ready(Err(self.ended_by_administrator()));
         }
         if self.handle.topology_moved() {
             return Poll::Ready(Ok(Woken::Topology));
@@ -376,6 +497,14 @@ impl Drop for Holding<'_> {
 
 fn bit(member: u16) -> u64 {
     1 << (member % 64)
+}
+
+fn level(hint: ConsistencyHint) -> Consistency {
+    match hint {
+        ConsistencyHint::Eventual => Consistency::Eventual,
+        ConsistencyHint::Session => Consistency::Session,
+        ConsistencyHint::Strong => Consistency::Strong,
+    }
 }
 
 fn cancelled() -> Failure {

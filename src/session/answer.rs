@@ -132,11 +132,6 @@ impl Answer {
         self.left = 0;
     }
 
-    /// Whether an Execute or Query of the client's own is next to be answered.
-    pub(super) fn runs_clients_statement(&self) -> bool {
-        self.owed.front().is_some_and(|owed| !owed.hidden)
-    }
-
     /// What the front of `buf` is.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use super::acquire::{Attempt, Failure};
 use super::batch::Summary;
 use super::handle::Handle;
 use super::loss::Loss;
-use super::relay::{Outcome, Run};
+use super::run::{Outcome, Run};
 use super::shared::GreetingKey;
 use super::state::Tx;
 use super::{Ended, Mail, Session, Worker};
@@ -22,7 +22,7 @@ use crate::client::Accepted;
 use crate::sql::{Encoding, Lexing};
 use crate::wire::build::{self, Severity};
 use crate::wire::tags::backend as tag;
-use crate::wire::{SqlState, TxStatus, parts};
+use crate::wire::{SqlState, TxStatus};
 
 /// Serves a client that has logged in, to its end.
 ///
@@ -71,7 +71,6 @@ impl Session {
             lease: None,
             waiter: Rc::default(),
             settings: Arc::clone(&base),
-            base,
             reported: Arc::default(),
             lexing: Lexing::default(),
             names: super::Names::default(),
@@ -84,6 +83,12 @@ impl Session {
             open_batch: false,
             skipping: false,
             stray: 0,
+            wishes: (Arc::clone(&base), super::wishes::Wishes::of(&base)),
+            last: None,
+            because: None,
+            base,
+            channels: Vec::new(),
+            relisten: false,
             cancel: None,
             _role: accepted.role_guard,
         };
@@ -149,9 +154,8 @@ impl Session {
                     let message = "terminating connection due to administrator command".to_owned();
                     return Err(self.refuse(login, &Failure::Own(SqlState::ADMIN_SHUTDOWN, message)));
                 }
-                Outcome::Lost(Loss::Setup(message)) => {
+                Outcome::Lost(Loss::Setup(state, message)) => {
                     self.give_up_backend(&Loss::Closed);
-                    let state = SqlState::INVALID_PARAMETER_VALUE;
                     return Err(self.refuse(login, &Failure::Own(state, message)));
                 }
                 Outcome::Lost(loss) => {
@@ -196,20 +200,6 @@ pub(super) fn lexing(parameters: &Parameters) -> Lexing {
         standard_conforming_strings: parameters.value(b"standard_conforming_strings") != Some(b"off"),
         encoding: encoding.map_or(Encoding::AsciiSafe, Encoding::of),
     }
-}
-
-/// The body of a FATAL as that of an ERROR: the session goes on.
-pub(super) fn as_error(body: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(body.len());
-    let mut rest = body;
-    while let Some((&code, tail)) = rest.split_first() {
-        let Some((value, tail)) = parts::cstr(tail) else { break };
-        out.push(code);
-        build::cstr(&mut out, if matches!(code, b'S' | b'V') { b"ERROR" } else { value });
-        rest = tail;
-    }
-    out.push(0);
-    out
 }
 
 fn key_of(parameters: &[(String, String)]) -> Box<[u8]> {

@@ -46,6 +46,9 @@ impl Session {
         let Some(only) = summary.only.clone().filter(|only| only.statements == 1 && summary.runs == 1) else {
             return false;
         };
+        if self.show_last(bytes, items, end, &only) {
+            return true;
+        }
         let Some(tag) = self.local_tag(&only, bytes, items) else { return false };
         self.answer_with(bytes, items, tag);
         self.answer_end(end);
@@ -119,7 +122,7 @@ impl Session {
                 frontend::DESCRIBE => {
                     if let Some(Named::Statement(_)) = Named::read(item.body(bytes)) {
                         build::frame(out, backend::PARAMETER_DESCRIPTION, |out| {
-                            out.extend_from_slice(&[0, 0])
+                            out.extend_from_slice(&[0, 0]);
                         });
                     }
                     build::empty(out, backend::NO_DATA);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::acquire::Failure;
 use super::batch::{End, Summary};
-use super::relay::{Copying, Run};
+use super::run::{Copying, Run};
 use super::state::Tx;
 use super::{Ended, Session};
 use crate::sql::Class;
@@ -27,7 +27,7 @@ pub(super) enum Loss {
     /// It sent what it can't have sent.
     OutOfStep(String),
     /// It refused what the proxy set up before the statement.
-    Setup(String),
+    Setup(SqlState, String),
 }
 
 /// What follows a loss.
@@ -55,16 +55,13 @@ impl Session {
             // The row that was cut in two: its end never came. An error follows, so that nobody takes it for whole.
             self.to_client.resize(self.to_client.len() + padding, 0);
         }
-        let (state, message) = match self.verdict_of_loss(loss, run, summary) {
-            None => {
-                self.to_client.truncate(run.mark());
-                self.forget_transaction(run);
-                return Ok(Next::Again);
-            }
-            Some(told) => told,
+        let Some((state, message)) = self.verdict_of_loss(loss, run, summary) else {
+            self.to_client.truncate(run.mark);
+            self.forget_transaction(run);
+            return Ok(Next::Again);
         };
         if !run.passed {
-            self.to_client.truncate(run.mark());
+            self.to_client.truncate(run.mark);
         }
         self.names.settle(true, run.parsed);
         self.end_lost_transaction(run, summary);
@@ -96,7 +93,7 @@ impl Session {
             Failure::Own(state, message) => self.error(*state, message, None, None),
             Failure::Server(body) => {
                 // A login refused by the server, told as an error: the session goes on.
-                let body = super::greeting::as_error(body);
+                let body = build::as_error(body);
                 build::frame(&mut self.to_client, tag::ERROR_RESPONSE, |out| out.extend_from_slice(&body));
             }
         }
@@ -152,6 +149,10 @@ impl Session {
         if !self.pins.any() {
             return Ok(());
         }
+        if self.pins.only_listens() {
+            self.relisten = true;
+            return Ok(());
+        }
         let message = format!("the connection to the primary was lost, and with it: {}", self.pins);
         self.fatal(SqlState::ADMIN_SHUTDOWN, &message);
         Err(Ended::Fatal)
@@ -159,7 +160,7 @@ impl Session {
 
     /// The error to tell; none if the batch can be run again.
     fn verdict_of_loss(&self, loss: &Loss, run: &Run, summary: &Summary) -> Option<(SqlState, String)> {
-        if let Loss::Setup(message) = loss {
+        if let Loss::Setup(_, message) = loss {
             return Some((
                 SqlState::CONNECTION_FAILURE,
                 format!("the session's settings were refused: {message}"),
@@ -231,7 +232,7 @@ impl Loss {
             Self::Fatal(state, message) => format!("The server said {}: {message}", state.as_str()),
             Self::Fenced => "Another member is primary now.".into(),
             Self::OutOfStep(what) => format!("The server is out of step: {what}."),
-            Self::Setup(message) => format!("The server said: {message}"),
+            Self::Setup(_, message) => format!("The server said: {message}"),
         }
     }
 }

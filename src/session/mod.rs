@@ -8,18 +8,24 @@
 mod acquire;
 mod answer;
 mod batch;
+mod copying;
+mod events;
 mod greeting;
 mod handle;
+mod listening;
+mod load;
 mod local;
 mod loss;
 mod open;
 mod pins;
 mod plan;
 mod relay;
+mod run;
 mod shared;
 mod state;
 mod statements;
 mod translate;
+mod wishes;
 mod worker;
 
 use std::collections::VecDeque;
@@ -37,7 +43,7 @@ use self::batch::{End, Item, Summary};
 use self::handle::{Handle, Order};
 use self::loss::Loss;
 use self::pins::Pins;
-use self::relay::{Outcome, Run};
+use self::run::{Outcome, Run};
 use self::state::Tx;
 use self::statements::Names;
 use self::translate::Unnamed;
@@ -56,6 +62,9 @@ use crate::wire::{SqlState, TxStatus};
 /// Bytes that a client may send ahead of the statement under way before it is no longer read.
 const LOOK_AHEAD: usize = 64 << 10;
 
+/// No batch: the session has something of its own to do first.
+const NOTHING: (End, usize) = (End::Flush, 0);
+
 /// A backend while the session holds it.
 struct Lease {
     backend: Backend,
@@ -64,6 +73,8 @@ struct Lease {
     primary: bool,
     /// A cancel was sent to it.
     cancelled: bool,
+    /// Its place among the member's statements, where those are counted.
+    _busy: Option<load::Busy>,
 }
 
 /// Why a session ends.
@@ -110,6 +121,15 @@ pub(crate) struct Session {
     skipping: bool,
     /// Bytes of a CopyData that nobody wants any more.
     stray: usize,
+    /// What the session wishes of routing, by `SET pgha.…`.
+    wishes: (Arc<Settings>, wishes::Wishes),
+    /// Where the statement before went, and why.
+    last: Option<wishes::Last>,
+    /// Why the statement at hand goes to the primary.
+    because: Option<&'static str>,
+    /// Channels that the session listens on, and whether that has to be taken up again.
+    channels: Vec<Box<[u8]>>,
+    relisten: bool,
     /// The session's cancel key, from its greeting on.
     cancel: Option<CancelEntry>,
     /// Its place among its role's sessions.
@@ -120,9 +140,13 @@ impl Session {
     /// Serves the client to its end.
     async fn run(mut self) {
         loop {
-            let step = match self.next_batch().await {
-                Ok((end, len)) => self.serve(end, len).await,
-                Err(ended) => Err(ended),
+            let step = if self.relisten {
+                self.listen_again().await
+            } else {
+                match self.next_batch().await {
+                    Ok((end, len)) => self.serve(end, len).await,
+                    Err(ended) => Err(ended),
+                }
             };
             if let Err(ended) = step {
                 self.finish(&ended).await;
@@ -153,13 +177,15 @@ impl Session {
             if self.handle.order() != Order::None
                 && (self.handle.order() == Order::Kill || !self.in_transaction())
             {
-                self.fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command");
-                return Poll::Ready(Err(Ended::Fatal));
+                return Poll::Ready(Err(self.ended_by_administrator()));
             }
             // A cancel that came too late is dropped, as PostgreSQL does.
             let _late = self.handle.take_cancel();
             self.handle.watch(cx);
             if self.lease.is_some() && self.poll_idle_backend(cx)?.is_ready() {
+                if self.relisten {
+                    return Poll::Ready(Ok(NOTHING));
+                }
                 continue;
             }
             match self.poll_read_client(cx) {
@@ -209,6 +235,9 @@ impl Session {
         if end == End::Terminate {
             return Err(Ended::Client);
         }
+        if (end, len) == NOTHING {
+            return Ok(());
+        }
         let rest = if self.inbox.len() > len { self.inbox.split_off(len) } else { Vec::new() };
         let bytes = std::mem::replace(&mut self.inbox, rest);
         let mut items = self.worker.items();
@@ -234,15 +263,15 @@ impl Session {
         }
         let mut attempt = acquire::Attempt::new(summary);
         loop {
+            if self.relisten {
+                self.listen_again().await?;
+            }
+            if let Err(failure) = self.acquire(&mut attempt, bytes.len()).await? {
+                self.fail_batch(end, &failure);
+                return Ok(());
+            }
             let mut run = Run::new(self, summary, &attempt);
-            let failed = match self.acquire(&mut attempt, bytes.len()).await? {
-                Ok(()) => self.send_and_relay(bytes, items, &mut run).await,
-                Err(failure) => {
-                    self.fail_batch(end, &failure);
-                    return Ok(());
-                }
-            };
-            match failed {
+            match self.send_and_relay(bytes, items, &mut run).await {
                 Outcome::Settled => match run.rerun.take() {
                     Some(why) => {
                         self.before_rerun(why, &mut attempt).await?;
@@ -253,13 +282,7 @@ impl Session {
                     }
                 },
                 Outcome::ClientGone => return Err(Ended::Client),
-                Outcome::Killed => {
-                    self.fatal(
-                        SqlState::ADMIN_SHUTDOWN,
-                        "terminating connection due to administrator command",
-                    );
-                    return Err(Ended::Fatal);
-                }
+                Outcome::Killed => return Err(self.ended_by_administrator()),
                 Outcome::Lost(loss) => {
                     self.suspect();
                     if self.on_loss(&loss, &run, end, summary)? == loss::Next::Answered {
@@ -290,7 +313,7 @@ impl Session {
         }
         self.translate(bytes, items, run);
         let outcome = self.relay(run).await;
-        if let Outcome::Lost(Loss::Setup(_)) = &outcome {
+        if let Outcome::Lost(Loss::Setup(..)) = &outcome {
             run.sent = true;
         }
         outcome
@@ -304,6 +327,12 @@ impl Session {
     fn error(&mut self, state: SqlState, message: &str, detail: Option<&str>, hint: Option<&str>) {
         build::error(&mut self.to_client, Severity::Error, state, message, detail, hint);
         self.worker.metrics.error(state.0);
+    }
+
+    /// The proxy stops, or somebody ended the session: PostgreSQL's own words.
+    fn ended_by_administrator(&mut self) -> Ended {
+        self.fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command");
+        Ended::Fatal
     }
 
     /// Appends a FATAL: the session ends behind it.

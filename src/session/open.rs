@@ -36,7 +36,7 @@ pub(super) async fn open(
     Ok(Backend {
         stream: connected.stream,
         member: member.id.0,
-        generation: member.generation,
+        generation: topology.lease_generation(member),
         process_id: connected.process_id,
         secret: connected.secret,
         settings: Arc::new(Settings::default()),

@@ -66,7 +66,7 @@ impl Session {
         if !rest.is_empty() {
             return None;
         }
-        let verdict = self.worker.verdict(sql, &self.lexing);
+        let verdict = self.worker.verdict(sql, self.lexing);
         summary.add(&verdict, true);
         item.verdict = Some(verdict);
         // A Query drops the unnamed statement.
@@ -83,7 +83,7 @@ impl Session {
         summary: &mut Summary,
     ) -> Option<()> {
         let parse = Parse::read(body)?;
-        let verdict = self.worker.verdict(parse.sql, &self.lexing);
+        let verdict = self.worker.verdict(parse.sql, self.lexing);
         summary.add(&verdict, false);
         if parse.name.is_empty() {
             let token = self.worker.next_parse();

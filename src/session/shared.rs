@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
+use super::load::Loads;
 use super::worker::Mail;
 use crate::backend::Parameters;
 use crate::config::Config;
@@ -42,7 +43,7 @@ impl std::fmt::Debug for Identity {
 }
 
 /// Takes the number of a member whose connection ended on a session, or which refused what no primary would.
-pub type Suspect = Box<dyn Fn(MemberId) + Send + Sync>;
+pub(super) type Suspect = Box<dyn Fn(MemberId) + Send + Sync>;
 
 /// One pool of one worker, as of its last sweep.
 #[derive(Debug, Clone)]
@@ -95,6 +96,11 @@ pub struct Shared {
     pub holding: AtomicUsize,
     /// Bytes of statements that wait for a primary.
     pub holding_bytes: AtomicUsize,
+    pub(super) loads: Loads,
+    /// Told when a place for a search may have come free.
+    pub(super) search_ended: Notify,
+    /// When any session last wrote, in nanoseconds, for `strong` reads.
+    pub(super) last_write: AtomicU64,
     pool_rows: Vec<ArcSwap<Vec<PoolRow>>>,
     mailboxes: Vec<mpsc::Sender<Mail>>,
     identities: DashMap<(Box<str>, Box<str>), Arc<Identity>>,
@@ -131,7 +137,7 @@ impl Shared {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Arc<Self> {
         Arc::new(Self {
-            config: parts.config,
+            loads: Loads::new(&parts.config),
             topology: parts.topology,
             positions: parts.positions,
             functions: ArcSwap::from_pointee(parts.functions),
@@ -139,8 +145,11 @@ impl Shared {
             panics: parts.panics,
             cancels: parts.cancels,
             suspect: parts.suspect,
+            config: parts.config,
             holding: AtomicUsize::new(0),
             holding_bytes: AtomicUsize::new(0),
+            search_ended: Notify::new(),
+            last_write: AtomicU64::new(0),
             pool_rows: parts.mailboxes.iter().map(|_| ArcSwap::default()).collect(),
             mailboxes: parts.mailboxes,
             identities: DashMap::new(),

@@ -2,11 +2,13 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::Session;
 use super::batch::{End, Summary};
-use super::relay::{Copying, Run};
+use super::run::{Copying, Run};
+use super::wishes::Last;
 use crate::backend::Settings;
 use crate::metrics::{self, Slot};
 use crate::sql::{Class, Effects, SettingChange, TransactionModes, TransactionVerb, Verdict};
@@ -70,11 +72,22 @@ impl Session {
             return;
         }
         self.pins.take_up(verdict.effects);
+        self.note_channels(verdict);
         self.take_up_settings(verdict);
         if verdict.class == Class::Write {
             self.note_write();
         }
         let effects = verdict.effects;
+        if let Some(name) = verdict.object.as_deref().filter(|_| effects.contains(Effects::DEALLOCATE)) {
+            self.names.remove(name);
+        }
+        if effects.contains(Effects::DDL) && self.creates_temporary() {
+            self.pins.take_up(Effects::TEMP_OBJECT);
+        }
+        if effects.contains(Effects::DISCARD_ALL) {
+            self.settings = Arc::clone(&self.base);
+            self.backend_agrees();
+        }
         if effects.intersects(Effects::DISCARD_ALL | Effects::DEALLOCATE_ALL) {
             self.names.clear();
             if let Some(lease) = self.lease.as_mut() {
@@ -214,8 +227,14 @@ impl Session {
         }
     }
 
+    /// Whether a plain CREATE makes a temporary object: the search path begins in the session's temporary schema.
+    fn creates_temporary(&self) -> bool {
+        let path = self.settings.statement("search_path");
+        path.is_some_and(|sql| sql.to_ascii_lowercase().windows(7).any(|word| word == b"pg_temp"))
+    }
+
     /// Counts the batch for its member.
-    fn count(&self, summary: &Summary) {
+    fn count(&mut self, summary: &Summary) {
         let Some(lease) = &self.lease else { return };
         let class = match (summary.class, &summary.only) {
             (_, Some(only)) if only.transaction.is_some() => metrics::Class::Transaction,
@@ -225,6 +244,10 @@ impl Session {
             (Class::Session, _) => metrics::Class::Session,
             (Class::Write, _) => metrics::Class::Write,
         };
+        if let Some(only) = &summary.only {
+            let because = self.because.take();
+            self.last = Some(Last { member: lease.backend.member, verdict: Rc::clone(only), because });
+        }
         if summary.runs > 0 {
             self.worker.metrics.statement(Slot::member(lease.backend.member), class);
         }
@@ -270,9 +293,11 @@ impl Session {
         }
     }
 
+    /// Notes it for the fence. What a replica ran, in a READ ONLY transaction, wrote nothing.
     fn note_write(&mut self) {
+        let primary = self.lease.as_ref().is_some_and(|lease| lease.primary);
         if let Tx::Open { wrote, .. } = &mut self.tx {
-            *wrote = true;
+            *wrote |= primary;
         }
     }
 
@@ -280,6 +305,7 @@ impl Session {
     fn fence(&mut self) {
         let now = self.worker.shared.positions.nanos(Instant::now());
         self.fence.wrote(now);
+        self.worker.shared.last_write.fetch_max(now, Relaxed);
         self.worker.shared.positions.want(now);
     }
 

@@ -146,10 +146,7 @@ impl Translation<'_> {
         match (&item.statement, Named::read(body)) {
             (Some(statement), _) => {
                 self.provide(statement);
-                build::frame(self.out, tag::DESCRIBE, |out| {
-                    out.push(b'S');
-                    build::cstr(out, &statement.name());
-                });
+                build::describe_statement(self.out, &statement.name());
                 self.answer.expect(Owed::new(Kind::Describe));
             }
             (None, Some(Named::Statement(_))) => {

@@ -28,6 +28,9 @@ const SCRATCH_LEN: usize = 64 << 10;
 /// The longest text whose class is kept, in bytes: searches carry their vector and never come again.
 const LONGEST_CACHED: usize = 4096;
 
+/// Backends that one pool opens at once: a new primary is not stormed by those who waited for it.
+const OPENING_AT_ONCE: usize = 4;
+
 /// Buffers kept for sessions that have a statement under way.
 const SPARE_BUFFERS: usize = 64;
 
@@ -161,9 +164,9 @@ impl Worker {
     }
 
     /// What `text` is, from the cache where it is there.
-    pub(super) fn verdict(&self, text: &[u8], lexing: &Lexing) -> Rc<Verdict> {
+    pub(super) fn verdict(&self, text: &[u8], lexing: Lexing) -> Rc<Verdict> {
         let functions = self.shared.functions.load();
-        self.classes.borrow_mut().classify(text, lexing, &functions)
+        self.classes.borrow_mut().classify(text, &lexing, &functions)
     }
 
     /// A number for a Parse of the unnamed statement, on this worker never given before.
@@ -216,7 +219,8 @@ impl Worker {
     }
 
     /// The pool of one member.
-    pub(super) fn pool(&self, pools: &Pools, member: &Member) -> Rc<Pool> {
+    pub(super) fn pool(&self, pools: &Pools, topology: &Topology, member: &Member) -> Rc<Pool> {
+        let generation = topology.lease_generation(member);
         let number = usize::from(member.id.0);
         let mut by_member = pools.by_member.borrow_mut();
         if by_member.len() <= number {
@@ -224,10 +228,10 @@ impl Worker {
         }
         let pool = by_member[number].get_or_insert_with(|| {
             let budget = self.shared.budget(&pools.identity, member.id.0);
-            Rc::new(Pool::new(member.id.0, member.generation, budget, Rc::clone(&self.limits)))
+            Rc::new(Pool::new(member.id.0, generation, budget, Rc::clone(&self.limits)))
         });
-        if pool.generation() != member.generation {
-            pool.renew(member.generation);
+        if pool.generation() != generation {
+            pool.renew(generation);
         }
         Rc::clone(pool)
     }
@@ -235,7 +239,7 @@ impl Worker {
     /// Opens backends for those who wait in `pool`, as far as the budget goes; asks the other workers for idle ones when it
     /// doesn't.
     pub(super) fn open_more(self: &Rc<Self>, pools: &Rc<Pools>, pool: &Rc<Pool>) {
-        while pool.wants_more() {
+        while pool.wants_more() && pool.opening() < OPENING_AT_ONCE {
             match pool.begin_open() {
                 Ok(permit) => {
                     let (worker, pools, pool) = (Rc::clone(self), Rc::clone(pools), Rc::clone(pool));
@@ -269,11 +273,8 @@ impl Worker {
     }
 
     fn opened(self: &Rc<Self>, pools: &Rc<Pools>, pool: &Rc<Pool>, outcome: Result<Backend, AcquireError>) {
-        let failed = outcome.is_err();
         pool.opened(outcome);
-        if !failed {
-            self.open_more(pools, pool);
-        }
+        self.open_more(pools, pool);
     }
 
     fn refresh(&self) {
@@ -281,7 +282,7 @@ impl Worker {
         for member in topology.members.iter() {
             for pools in self.identities.borrow().values() {
                 if let Some(Some(pool)) = pools.by_member.borrow().get(usize::from(member.id.0)) {
-                    pool.renew(member.generation);
+                    pool.renew(topology.lease_generation(member));
                 }
             }
         }
@@ -324,7 +325,7 @@ impl Worker {
         // One of a member that is gone, or whose socket can't be taken over, is closed.
         let (Some(member), Ok(stream)) = (member, backend.stream.move_here()) else { return };
         let pools = self.pools(identity);
-        self.pool(&pools, member).adopt(Backend { stream, ..backend });
+        self.pool(&pools, &topology, member).adopt(Backend { stream, ..backend });
     }
 
     /// Gives a backend to a worker where somebody waits for one.

@@ -58,6 +58,8 @@ struct Scan {
     call_follows: u64,
     argument: Argument,
     settings: SettingsView,
+    /// Inside GROUP BY, where ROLLUP is no function.
+    grouping: bool,
     update: bool,
     /// BEGIN ATOMIC and CASE that are open in a routine's body.
     blocks: u32,
@@ -97,6 +99,7 @@ impl Statements<'_, '_> {
             call_follows: 0,
             argument: Argument::None,
             settings: SettingsView::default(),
+            grouping: false,
             update: false,
             blocks: 0,
         };
@@ -220,17 +223,18 @@ impl Statements<'_, '_> {
             return scan.before; // AS NOT MATERIALIZED (
         }
         scan.follow_with(keyword, aliased);
+        scan.follow_grouping(keyword);
         if matches!(scan.calls, Calls::Routine) {
             scan.count_blocks(keyword, self.cursor.next_keyword);
         }
         if self.cursor.next.kind == Kind::Open
             && matches!(keyword.category(), Category::U | Category::T)
             && scan.may_be_call()
-            && !takes_parenthesis(keyword, scan.before)
+            && (!scan.takes_parenthesis(keyword) || self.functions.knows(keyword))
         {
             self.call(scan, true);
         }
-        Before::Keyword(keyword)
+        if is_value(keyword) { Before::Operand } else { Before::Keyword(keyword) }
     }
 
     /// Keywords that make a statement more than a read.
@@ -383,8 +387,11 @@ impl Scan {
                 self.with_list |= mask;
                 self.with_seen |= mask;
             }
-            K::As | K::Recursive | K::Materialized | K::Not => {}
-            K::Search
+            K::As
+            | K::Recursive
+            | K::Materialized
+            | K::Not
+            | K::Search
             | K::Breadth
             | K::Depth
             | K::First
@@ -399,6 +406,41 @@ impl Scan {
         }
     }
 
+    /// Whether an unreserved keyword before a parenthesis is the grammar's own here, by the keyword before it.
+    fn takes_parenthesis(&self, keyword: K) -> bool {
+        if keyword == K::Operator {
+            return true;
+        }
+        if keyword == K::Rollup {
+            return self.grouping;
+        }
+        let Before::Keyword(before) = self.before else { return false };
+        match keyword {
+            K::By => matches!(before, K::Order | K::Group | K::Partition),
+            K::Sets => before == K::Grouping,
+            K::Zone => before == K::Time,
+            K::Varying => matches!(before, K::Character | K::Char | K::Nchar | K::Bit),
+            K::Second => matches!(before, K::To | K::Interval),
+            K::Join => {
+                matches!(before, K::Inner | K::Left | K::Right | K::Full | K::Outer | K::Cross | K::Natural)
+            }
+            K::Conflict => before == K::On,
+            K::Insert => before == K::Then,
+            K::Set => before == K::Update,
+            _ => false,
+        }
+    }
+
+    fn follow_grouping(&mut self, keyword: K) {
+        match keyword {
+            K::By => self.grouping = self.before == Before::Keyword(K::Group),
+            K::Having | K::Window | K::Order | K::Limit | K::Offset | K::Fetch | K::Select | K::Union => {
+                self.grouping = false;
+            }
+            _ => {}
+        }
+    }
+
     /// Follows BEGIN ATOMIC … END in a routine's body.
     fn count_blocks(&mut self, keyword: K, next: Option<K>) {
         match keyword {
@@ -410,22 +452,24 @@ impl Scan {
     }
 }
 
-/// Whether an unreserved keyword before a parenthesis is the grammar's own here, by the keyword before it.
-fn takes_parenthesis(keyword: K, before: Before) -> bool {
-    let Before::Keyword(before) = before else { return keyword == K::Rollup };
-    match keyword {
-        K::By => matches!(before, K::Order | K::Group | K::Partition),
-        K::Sets => before == K::Grouping,
-        K::Rollup => true,
-        K::Zone => before == K::Time,
-        K::Varying => matches!(before, K::Character | K::Char | K::Nchar | K::Bit),
-        K::Second => matches!(before, K::To | K::Interval),
-        K::Join => {
-            matches!(before, K::Inner | K::Left | K::Right | K::Full | K::Outer | K::Cross | K::Natural)
-        }
-        K::Conflict => before == K::On,
-        K::Insert => before == K::Then,
-        K::Set => before == K::Update,
-        _ => false,
-    }
+/// Reserved words that are values, or end one.
+fn is_value(keyword: K) -> bool {
+    matches!(
+        keyword,
+        K::True
+            | K::False
+            | K::Null
+            | K::End
+            | K::CurrentDate
+            | K::CurrentTime
+            | K::CurrentTimestamp
+            | K::Localtime
+            | K::Localtimestamp
+            | K::CurrentUser
+            | K::CurrentRole
+            | K::SessionUser
+            | K::SystemUser
+            | K::User
+            | K::CurrentCatalog
+    )
 }

@@ -70,6 +70,9 @@ fn verdict(
     }
 }
 
+/// Channels that are kept of one string.
+const CHANNELS: usize = 1000;
+
 /// What was found so far, over all statements of the string.
 pub(super) struct Found {
     pub(super) class: Class,
@@ -140,6 +143,7 @@ impl Statements<'_, '_> {
                 self.found.raise(Class::Read, || "SELECT".into());
                 self.body(Calls::Judged);
             }
+            (None, Kind::Other | Kind::Unterminated) => self.body(Calls::Noted),
             _ => {
                 let word = String::from_utf8_lossy(self.cursor.bytes(first));
                 let reason = format!("not a statement: {}", word.chars().take(32).collect::<String>());
@@ -278,7 +282,8 @@ impl Statements<'_, '_> {
             (K::Listen, name) => {
                 self.found.write("LISTEN");
                 self.found.effects |= Effects::LISTEN;
-                self.found.channels.extend(name);
+                let room = CHANNELS.saturating_sub(self.found.channels.len());
+                self.found.channels.extend(name.into_iter().take(room));
             }
             (_, None) => {
                 self.found.session("UNLISTEN");

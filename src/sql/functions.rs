@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-use super::Effects;
 use super::functions_table::{EFFECTS, EXTENSIONS, PRIMARY, READS};
+use super::keywords::Keyword;
+use super::{Class, Effects, Lexing, classify};
 
 /// A function's volatility as its database declares it (`pg_proc.provolatile`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,13 +42,16 @@ pub(super) struct Call {
     pub(super) effects: Effects,
 }
 
+type Catalog = HashMap<Box<[u8]>, Volatility, FixedState>;
+/// A name and a text that belongs to it.
+pub type Named = (Box<[u8]>, Box<[u8]>);
 type Names = HashSet<Box<[u8]>, FixedState>;
 
 /// The functions of one database, and relations of it that must be read on the primary. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Functions {
     builtin: Arc<HashMap<&'static [u8], Call, FixedState>>,
-    catalog: Option<Arc<HashMap<Box<[u8]>, Volatility, FixedState>>>,
+    catalog: Option<Arc<Catalog>>,
     relations: Option<Arc<Names>>,
     read_only: Arc<Names>,
     primary: Arc<Names>,
@@ -77,6 +81,20 @@ impl Functions {
              AND e.extname OPERATOR(pg_catalog.=) ANY (ARRAY[{}]::pg_catalog.name[])) GROUP BY p.proname",
             known.join(",")
         )
+    }
+
+    /// The names that [`Functions::with_relations`] wants: sequences, whose positions a standby sees ahead of their
+    /// use, and unlogged tables, which it can't read.
+    pub fn relations_query() -> &'static str {
+        "SELECT DISTINCT relname FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.>=) 16384 \
+         AND (relkind OPERATOR(pg_catalog.=) 'S' OR (relpersistence OPERATOR(pg_catalog.=) 'u' \
+         AND relkind OPERATOR(pg_catalog.=) ANY ('{r,m,p}'::\"char\"[])))"
+    }
+
+    /// The rows that [`Functions::with_views`] wants.
+    pub fn views_query() -> &'static str {
+        "SELECT relname, pg_catalog.pg_get_viewdef(oid) FROM pg_catalog.pg_class \
+         WHERE oid OPERATOR(pg_catalog.>=) 16384 AND relkind OPERATOR(pg_catalog.=) 'v'"
     }
 
     /// PostgreSQL's own functions, its contrib modules' and pgvector's. Any other is unknown, which is a write.
@@ -122,7 +140,7 @@ impl Functions {
     /// gives them. Of a name that comes twice the strictest counts.
     #[must_use]
     pub fn with_catalog(mut self, rows: impl IntoIterator<Item = (Box<[u8]>, Volatility)>) -> Self {
-        let mut catalog = HashMap::with_hasher(FixedState::default());
+        let mut catalog = Catalog::default();
         for (name, volatility) in rows {
             let known = catalog.entry(name).or_insert(volatility);
             *known = volatility.max(*known);
@@ -131,13 +149,34 @@ impl Functions {
         self.renew()
     }
 
-    /// With relations whose reading belongs on the primary: sequences, unlogged tables, views over functions that
-    /// do. Their names without schema: any relation of such a name counts.
+    /// With relations whose reading belongs on the primary, as [`Functions::relations_query`] gives them: names
+    /// without schema; any relation of such a name counts.
     #[must_use]
     pub fn with_relations(mut self, names: impl IntoIterator<Item = Box<[u8]>>) -> Self {
         let names: Names = names.into_iter().collect();
         self.relations = (!names.is_empty()).then(|| Arc::new(names));
         self.renew()
+    }
+
+    /// With the database's views, name and definition, as [`Functions::views_query`] gives them: those that call
+    /// what belongs on the primary count as such relations, views over them too. Give functions and relations first.
+    #[must_use]
+    pub fn with_views(mut self, views: &[Named]) -> Self {
+        loop {
+            let mut names = self.relations.as_deref().cloned().unwrap_or_default();
+            let before = names.len();
+            for (name, definition) in views {
+                if !names.contains(name)
+                    && classify(definition, &Lexing::default(), &self).class == Class::Write
+                {
+                    names.insert(name.clone());
+                }
+            }
+            if names.len() == before {
+                return self.renew();
+            }
+            self.relations = Some(Arc::new(names));
+        }
     }
 
     /// A number that stands for what was given on top of the built-in table: verdicts of different ones don't mix.
@@ -164,6 +203,11 @@ impl Functions {
             return call;
         }
         self.configured(name, call)
+    }
+
+    /// Whether there is a function of a keyword's name.
+    pub(super) fn knows(&self, keyword: Keyword) -> bool {
+        self.call(keyword.word().as_bytes()).is_some()
     }
 
     fn configured(&self, name: &[u8], call: Option<Call>) -> Option<Call> {

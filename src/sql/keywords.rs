@@ -58,9 +58,14 @@ impl Keyword {
         CATEGORIES[self as usize]
     }
 
+    /// The keyword in lower case.
+    pub(super) fn word(self) -> &'static str {
+        WORDS[self as usize].0
+    }
+
     /// The keyword in capitals.
     pub(super) fn name(self) -> String {
-        WORDS[self as usize].0.to_ascii_uppercase()
+        self.word().to_ascii_uppercase()
     }
 }
 
@@ -104,8 +109,10 @@ static SLOTS: [u16; SLOT_COUNT] = {
 /// A slot from a folded word, padded with zeros: its first eight bytes, its last two and its length.
 #[inline]
 const fn hash(folded: &[u8; PADDED], length: usize) -> usize {
-    let [a, b, c, d, e, f, g, h, ..] = *folded;
-    let head = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+    let head = match folded.first_chunk() {
+        Some(bytes) => u64::from_le_bytes(*bytes),
+        None => 0,
+    };
     let tail = u16::from_le_bytes([folded[length - 2], folded[length - 1]]) as u64;
     let mixed = (head ^ (tail << 40) ^ length as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 53) as usize % SLOT_COUNT

@@ -24,11 +24,12 @@ impl Default for Lexing {
 /// like ASCII (PostgreSQL's manual, "Character Set Support": the encodings that are for clients alone).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Encoding {
-    /// Every byte of a character beyond ASCII is beyond ASCII: UTF8, LATIN1, EUC_JP, WIN1252 and most others.
+    /// Every byte of a character beyond ASCII is beyond ASCII: UTF8, LATIN1, EUC_JP, WIN1252 and most others. JOHAB,
+    /// too, as PostgreSQL checks it.
     AsciiSafe,
     /// SJIS and SHIFT_JIS_2004: 0xA1 to 0xDF stand alone.
     Sjis,
-    /// BIG5, GBK, UHC and JOHAB: a byte beyond ASCII takes another with it.
+    /// BIG5, GBK and UHC: a byte beyond ASCII takes another with it.
     TwoBytes,
     /// GB18030: the second byte tells whether it is two or four.
     Gb18030,
@@ -42,7 +43,7 @@ impl Encoding {
         match folded.as_str() {
             "sjis" | "shiftjis" | "mskanji" | "win932" | "windows932" | "shiftjis2004" => Self::Sjis,
             "big5" | "win950" | "windows950" | "gbk" | "win936" | "windows936" | "uhc" | "win949"
-            | "windows949" | "johab" => Self::TwoBytes,
+            | "windows949" => Self::TwoBytes,
             "gb18030" => Self::Gb18030,
             _ => Self::AsciiSafe,
         }
@@ -299,20 +300,42 @@ impl<'a> Lexer<'a> {
         Kind::Word
     }
 
-    /// Digits of any base with their underscores, a fraction and an exponent. What PostgreSQL refuses as trailing
-    /// junk is taken in: the statement fails anyway.
+    /// Digits of any base with their underscores, a fraction and an exponent. A letter that is stuck to it is a token
+    /// of its own, as it was before PostgreSQL 15; later ones refuse it.
     fn number(&mut self) -> Kind {
-        let start = self.at;
-        self.at = self.run_end(self.at, LETTER | DIGIT);
-        if self.byte(self.at) == b'.' && self.byte(self.at + 1) != b'.' {
-            self.at = self.run_end(self.at + 1, LETTER | DIGIT);
+        let based = match (self.byte(self.at), self.byte(self.at + 1)) {
+            (b'0', b'x' | b'X') => self.digits(self.at + 2, true, u8::is_ascii_hexdigit),
+            (b'0', b'o' | b'O') => self.digits(self.at + 2, true, |byte| (b'0'..=b'7').contains(byte)),
+            (b'0', b'b' | b'B') => self.digits(self.at + 2, true, |byte| matches!(byte, b'0' | b'1')),
+            _ => self.at + 2,
+        };
+        if based > self.at + 2 {
+            self.at = based;
+            return Kind::Number;
         }
-        let based = self.byte(start) == b'0' && matches!(self.byte(start + 1), b'x' | b'X');
-        let exponent = matches!(self.byte(self.at - 1), b'e' | b'E') && !based;
-        if exponent && matches!(self.byte(self.at), b'+' | b'-') && self.class(self.at + 1) & DIGIT != 0 {
-            self.at = self.run_end(self.at + 1, LETTER | DIGIT);
+        self.at = self.digits(self.at, false, u8::is_ascii_digit);
+        if self.byte(self.at) == b'.' && self.byte(self.at + 1) != b'.' {
+            self.at = self.digits(self.at + 1, false, u8::is_ascii_digit);
+        }
+        if matches!(self.byte(self.at), b'e' | b'E') {
+            let sign = usize::from(matches!(self.byte(self.at + 1), b'+' | b'-'));
+            if self.class(self.at + 1 + sign) & DIGIT != 0 {
+                self.at = self.digits(self.at + 1 + sign, false, u8::is_ascii_digit);
+            }
         }
         Kind::Number
+    }
+
+    /// The end of a run of digits, each but the first (the first too, if `underscore`) behind an underscore or not.
+    fn digits(&self, mut at: usize, mut underscore: bool, digit: impl Fn(&u8) -> bool) -> usize {
+        loop {
+            let skip = usize::from(underscore && self.byte(at) == b'_');
+            if !self.text.get(at + skip).is_some_and(&digit) {
+                return at;
+            }
+            at += skip + 1;
+            underscore = true;
+        }
     }
 
     /// Operator characters up to a comment; a `+` or `-` at the end belongs to it only beside `~!@#^&|?%` or a
@@ -434,7 +457,7 @@ impl<'a> Lexer<'a> {
     fn dollar(&mut self) -> Kind {
         let start = self.at;
         if self.class(start + 1) & DIGIT != 0 {
-            self.at = self.run_end(start + 1, LETTER | DIGIT);
+            self.at = self.run_end(start + 1, DIGIT);
             return Kind::Param;
         }
         let tag_end = self.run_end(start + 1, LETTER | DIGIT);

@@ -23,7 +23,7 @@ use std::fmt;
 
 pub use cache::ClassCache;
 pub use classify::classify;
-pub use functions::{Functions, Volatility};
+pub use functions::{Functions, Named, Volatility};
 pub use lexer::{Encoding, Lexing};
 pub use normalize::{fingerprint, normalize};
 

@@ -10,7 +10,7 @@ use super::lexer::{Kind, Lexer, Lexing};
 /// parameter; a list of several is one `?`. At most `limit` bytes are kept.
 pub fn normalize(text: &[u8], lexing: &Lexing, limit: usize) -> Box<[u8]> {
     let mut out = Vec::with_capacity(text.len().min(limit).min(1024));
-    emit(text, lexing, |part| {
+    emit(text, *lexing, |part| {
         let room = limit.saturating_sub(out.len());
         out.extend_from_slice(&part[..part.len().min(room)]);
         out.len() < limit
@@ -23,7 +23,7 @@ pub fn normalize(text: &[u8], lexing: &Lexing, limit: usize) -> Box<[u8]> {
 pub fn fingerprint(text: &[u8], lexing: &Lexing) -> u128 {
     let mut low = FixedState::with_seed(0x6e6f_726d).build_hasher();
     let mut high = FixedState::with_seed(0x616c_697a).build_hasher();
-    emit(text, lexing, |part| {
+    emit(text, *lexing, |part| {
         low.write(part);
         high.write(part);
         true
@@ -32,8 +32,8 @@ pub fn fingerprint(text: &[u8], lexing: &Lexing) -> u128 {
 }
 
 /// Hands the normalised text out part by part until `take` has enough.
-fn emit(text: &[u8], lexing: &Lexing, mut take: impl FnMut(&[u8]) -> bool) {
-    let mut lexer = Lexer::new(text, *lexing);
+fn emit(text: &[u8], lexing: Lexing, mut take: impl FnMut(&[u8]) -> bool) {
+    let mut lexer = Lexer::new(text, lexing);
     let (mut first, mut after_value, mut comma) = (true, false, false);
     loop {
         let token = lexer.next_token();

@@ -7,6 +7,9 @@ use super::lexer::Kind;
 use super::names::member_setting;
 use super::{Effects, SettingChange, TransactionModes, TransactionVerb};
 
+/// Changes of settings that are kept of one string. More of them count as unknown.
+const CHANGES: usize = 1000;
+
 impl Statements<'_, '_> {
     pub(super) fn set(&mut self) {
         self.cursor.advance();
@@ -191,7 +194,12 @@ impl Statements<'_, '_> {
 
     fn change(&mut self, change: SettingChange) {
         self.found.session("SET");
-        self.found.settings.push(change);
+        if self.found.settings.len() < CHANGES {
+            self.found.settings.push(change);
+        } else {
+            self.found.effects |= Effects::SET_CONFIG;
+            self.found.write("too many settings");
+        }
     }
 
     /// A SET whose result the text doesn't tell, or one that PostgreSQL refuses.
@@ -205,12 +213,12 @@ impl Statements<'_, '_> {
         self.found.session("RESET");
         if self.cursor.is(K::All) && self.cursor.next.kind != Kind::Dot {
             self.cursor.advance();
-            self.found.settings.push(SettingChange::ResetAll);
+            self.change(SettingChange::ResetAll);
             return self.finish();
         }
         match self.settings_words() {
             Some(name) => {
-                self.found.settings.push(SettingChange::Reset { name, local: false });
+                self.change(SettingChange::Reset { name, local: false });
                 self.finish();
             }
             None => self.set_unknown("syntax"),

@@ -459,6 +459,4 @@ impl Machine {
 }
 
 #[cfg(test)]
-mod properties;
-#[cfg(test)]
 mod tests;

@@ -53,8 +53,8 @@ pub enum HoldReason {
 pub enum Rule {
     /// This member is the primary of this epoch.
     Serving(MemberId),
-    /// No new write transaction begins. `fenced` is false while open ones of the last primary may go on (a deleted key, an
-    /// announced switchover), true once it was fenced.
+    /// No new write transaction begins. Open ones of the last primary may go on while `last` names it (a deleted key, an
+    /// announced switchover); once it was fenced there is none.
     Holding {
         /// Why.
         reason: HoldReason,
@@ -114,6 +114,17 @@ impl Topology {
     /// The member of this number, if it is still there.
     pub fn member(&self, id: MemberId) -> Option<&Member> {
         self.members.iter().find(|member| member.id == id)
+    }
+
+    /// Which connections to a member may be used: those opened under this number. It is another one for each of the member's
+    /// generations, and for each epoch that it is the primary of: a new primary is not written to over a connection from before
+    /// its rule.
+    pub fn lease_generation(&self, member: &Member) -> u64 {
+        let rules = match self.rule {
+            Rule::Serving(id) => id == member.id,
+            Rule::Holding { last, .. } => last == Some(member.id),
+        };
+        member.generation << 32 | if rules { self.epoch.0 } else { 0 }
     }
 
     /// The primary, if writes may be sent.

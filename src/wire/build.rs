@@ -167,6 +167,28 @@ pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
     });
 }
 
+/// A client's Describe of a statement.
+pub fn describe_statement(out: &mut Vec<u8>, name: &[u8]) {
+    frame(out, frontend::DESCRIBE, |out| {
+        out.push(b'S');
+        cstr(out, name);
+    });
+}
+
+/// The body of a FATAL as that of an ERROR: the session goes on.
+pub fn as_error(body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(body.len());
+    let mut rest = body;
+    while let Some((&code, tail)) = rest.split_first() {
+        let Some((value, tail)) = super::parts::cstr(tail) else { break };
+        out.push(code);
+        cstr(&mut out, if matches!(code, b'S' | b'V') { b"ERROR" } else { value });
+        rest = tail;
+    }
+    out.push(0);
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

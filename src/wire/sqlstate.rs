@@ -13,6 +13,8 @@ macro_rules! states {
 }
 
 states! {
+    /// successful_completion: of a notice.
+    SUCCESS = b"00000";
     /// connection_does_not_exist.
     CONNECTION_DOES_NOT_EXIST = b"08003";
     /// connection_failure: a read was cut after rows had been passed on.

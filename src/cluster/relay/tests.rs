@@ -67,11 +67,11 @@ async fn a_dead_server_refuses_and_comes_back() {
     drop(server);
     let refused = || async { TcpStream::connect(("127.0.0.1", port)).await.is_err() };
     timeout(Duration::from_secs(5), async { while !refused().await {} }).await.expect("a refusal");
-    let _server = TcpListener::bind(address).await.unwrap();
+    let server = TcpListener::bind(address).await.unwrap();
     timeout(Duration::from_secs(5), async { while refused().await {} }).await.expect("its return");
 
     relays.cut(0, true);
-    drop(_server);
+    drop(server);
     tokio::time::sleep(LOOK_EVERY * 5).await;
     assert!(!refused().await, "a partition shows who is dead");
 }

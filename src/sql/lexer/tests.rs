@@ -139,7 +139,9 @@ fn numbers_and_parameters() {
     assert_eq!(texts("1..10"), ["1", "..", "10"]);
     assert_eq!(texts("1-2"), ["1", "-", "2"]);
     assert_eq!(texts("0xe-2"), ["0xe", "-", "2"]);
-    assert_eq!(texts("1e-x"), ["1e", "-", "x"]);
+    assert_eq!(texts("1e-x"), ["1", "e", "-", "x"]);
+    assert_eq!(texts("1into 0xinto 1_into $1into"), ["1", "into", "0", "xinto", "1", "_into", "$1", "into"]);
+    assert_eq!(texts("1._5"), ["1.", "_5"]);
     assert_eq!(tokens("$12"), [(Kind::Param, "$12".into())]);
     assert_eq!(texts("$1,$2"), ["$1", ",", "$2"]);
     assert_eq!(texts("1$$a$$"), ["1", "$$a$$"]);
@@ -168,6 +170,7 @@ fn encodings_whose_later_bytes_look_like_ascii() {
         ("sjis", Encoding::Sjis),
         ("BIG-5", Encoding::TwoBytes),
         ("GB18030", Encoding::Gb18030),
+        ("JOHAB", Encoding::AsciiSafe),
         ("Windows949", Encoding::TwoBytes),
     ] {
         assert_eq!(Encoding::of(name), encoding, "{name}");

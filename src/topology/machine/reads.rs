@@ -73,9 +73,12 @@ impl Machine {
             .streamed
             .filter(|(epoch, _)| *epoch == served.epoch)
             .ok_or("doesn't stream from the primary")?;
-        let serving = matches!(self.rule, Rule::Serving(_));
-        if !serving || streaming && node.received_tli == Some(served.timeline) {
+        if !matches!(self.rule, Rule::Serving(_)) {
             return Ok(());
+        }
+        if streaming {
+            let same = node.received_tli == Some(served.timeline);
+            return if same { Ok(()) } else { Err("streams on another timeline than the primary's") };
         }
         let broken_for = now.saturating_duration_since(at);
         if broken_for < self.settings.member_grace + self.settings.check_quiet {

@@ -1,11 +1,13 @@
 //! Every row of what Patroni does when something happens, in simulated time.
 
+mod properties;
+
 use super::*;
 use crate::topology::{Check, CheckFailure, Failure, Lsn, Member};
 
 const CLUSTER: u64 = 77;
 
-pub(super) fn settings() -> Settings {
+fn settings() -> Settings {
     Settings {
         check_quiet: Duration::from_secs(1),
         check_busy: Duration::from_millis(20),
@@ -639,9 +641,8 @@ fn what_takes_a_replica_out() {
             sim.servers[B].found = cut_off(1000);
             sim.live(3);
         }),
-        ("doesn't stream from the primary", |sim| {
+        ("streams on another timeline than the primary's", |sim| {
             sim.servers[B].found = standby(2, 1000);
-            sim.live(3);
         }),
         ("is too far behind in bytes", |sim| {
             sim.servers[A].found = primary(1, 1000 + (17 << 20));

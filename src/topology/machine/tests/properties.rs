@@ -2,9 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::tests::settings;
 use super::*;
-use crate::topology::{Check, CheckFailure, Failure, Lsn};
 
 const CLUSTER: u64 = 5;
 const NAMES: [&str; 3] = ["a", "b", "c"];

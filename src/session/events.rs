@@ -1,0 +1,130 @@
+//! What a backend's frames mean for the session: errors, completed statements, the transaction's status, parameters.
+
+use std::sync::Arc;
+
+use super::Session;
+use super::answer::Event;
+use super::loss::Loss;
+use super::run::{Copying, Rerun, Run};
+use super::state::Tx;
+use super::translate;
+use crate::wire::parts::ErrorFields;
+use crate::wire::{SqlState, TxStatus};
+
+impl Session {
+    /// Takes up a frame that has to be read; true to pass it on.
+    pub(super) fn on_event(&mut self, event: Event<'_>, run: &mut Run) -> Result<bool, Loss> {
+        match event {
+            Event::Error { fields, hidden: true, .. } => {
+                Err(Loss::Setup(fields.state(), fields.message().into_owned()))
+            }
+            Event::Error { instead: Some(instead), .. } => {
+                run.failed = true;
+                self.to_client.extend_from_slice(&instead);
+                Ok(false)
+            }
+            Event::Error { fields, .. } => self.on_error(&fields, run),
+            Event::Complete { tag, owed, hidden } => {
+                run.rolled_back = tag == b"ROLLBACK";
+                if !hidden
+                    && run.rerun.is_none()
+                    && let Some(verdict) = owed.and_then(|owed| owed.verdict)
+                {
+                    self.completed(&verdict, run.rolled_back);
+                }
+                Ok(!hidden && run.rerun.is_none())
+            }
+            Event::Ready { status, owed } => {
+                if let Some(lease) = self.lease.as_mut() {
+                    lease.status = status;
+                }
+                if owed.hidden {
+                    if status == TxStatus::Open {
+                        self.tx = Tx::open(Arc::clone(&run.settings));
+                    }
+                    return Ok(false);
+                }
+                if run.rerun.is_some() {
+                    return Ok(false);
+                }
+                run.ready = true;
+                if let Some(verdict) = owed.verdict.filter(|_| !run.failed) {
+                    self.completed(&verdict, run.rolled_back);
+                }
+                self.transaction_is(status, run);
+                Ok(true)
+            }
+            Event::Parameter { name, value } => Ok(self.parameter(name, value) && run.rerun.is_none()),
+            Event::CopyIn => {
+                run.copying = Copying::Data(0);
+                run.hold = false;
+                self.answer.copy_takes_sync();
+                Ok(true)
+            }
+            Event::CopyBoth => Err(Loss::OutOfStep("replication on a pooled connection".into())),
+            Event::Parsed => {
+                run.parsed += 1;
+                Ok(run.rerun.is_none())
+            }
+        }
+    }
+
+    fn on_error(&mut self, fields: &ErrorFields<'_>, run: &mut Run) -> Result<bool, Loss> {
+        let state = fields.state();
+        if fields.is_fatal() {
+            // To a driver FATAL means that its connection is gone. It isn't.
+            return Err(Loss::Fatal(state, fields.message().into_owned()));
+        }
+        if let Some(why) = self.rerun_for(state, fields, run) {
+            run.rerun = Some(why);
+            self.to_client.truncate(run.mark);
+            return Ok(false);
+        }
+        run.failed = true;
+        if self.answer.is_settled() {
+            // No Sync was sent yet: the server drops all up to it.
+            self.skipping = true;
+        }
+        self.worker.metrics.error(state.0);
+        Ok(run.rerun.is_none())
+    }
+
+    /// Whether this error is the member's and not the statement's, and the statement can be run elsewhere.
+    fn rerun_for(&self, state: SqlState, fields: &ErrorFields<'_>, run: &Run) -> Option<Rerun> {
+        let lease = self.lease.as_ref()?;
+        if run.passed || run.rerun.is_some() || self.in_open_transaction() || self.open_batch {
+            return None;
+        }
+        let recovering = || {
+            let message = fields.message();
+            message.contains("recovery is in progress") || message.contains("during recovery")
+        };
+        if !lease.primary {
+            return match state {
+                SqlState::READ_ONLY_SQL_TRANSACTION => Some(Rerun::Writes),
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE
+                | SqlState::FEATURE_NOT_SUPPORTED
+                | SqlState::INTERNAL_ERROR
+                    if recovering() =>
+                {
+                    Some(Rerun::Writes)
+                }
+                SqlState::SERIALIZATION_FAILURE if run.reads => Some(Rerun::RecoveryConflict),
+                _ => None,
+            };
+        }
+        let demoted = match state {
+            SqlState::READ_ONLY_SQL_TRANSACTION => !self.default_read_only(),
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => recovering(),
+            _ => false,
+        };
+        (demoted && run.alone).then_some(Rerun::NotPrimary)
+    }
+
+    /// The statements that a failed batch parsed may not be there.
+    pub(super) fn doubt_parses(&mut self, run: &Run) {
+        if let Some(lease) = self.lease.as_mut() {
+            translate::doubt(&mut lease.backend, &run.parses);
+        }
+    }
+}

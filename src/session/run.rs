@@ -1,0 +1,133 @@
+//! One attempt at a batch: what has come of it so far, and what that allows if its backend is lost.
+
+use std::sync::Arc;
+
+use super::Session;
+use super::acquire::Attempt;
+use super::batch::Summary;
+use super::loss::Loss;
+use super::state::Tx;
+use crate::backend::Settings;
+use crate::metrics::Reroute;
+use crate::sql::TransactionModes;
+
+/// Why a batch is run again, elsewhere, though its backend lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rerun {
+    /// A replica refused it: it writes after all.
+    Writes,
+    /// A replica cancelled it in favour of replay.
+    RecoveryConflict,
+    /// The primary refused it: it is none any more.
+    NotPrimary,
+}
+
+/// How far a client's COPY has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Copying {
+    No,
+    /// CopyData is passed on; so many bytes of one are still to come.
+    Data(usize),
+    /// The client ended it; under the extended protocol its Sync is still to come.
+    AwaitsSync,
+}
+
+/// One attempt at a batch.
+#[derive(Debug)]
+pub(super) struct Run {
+    /// Nothing is passed on yet: the batch may be run again.
+    pub(super) hold: bool,
+    /// The client got something of the answer.
+    pub(super) passed: bool,
+    /// Something of the client's own batch was given to the socket.
+    pub(super) sent: bool,
+    /// An error was answered.
+    pub(super) failed: bool,
+    /// Parses of the client's that were answered.
+    pub(super) parsed: usize,
+    /// Statements that the batch parses on this backend.
+    pub(super) parses: Vec<u64>,
+    pub(super) rerun: Option<Rerun>,
+    pub(super) copying: Copying,
+    /// The client's CopyDone was passed on.
+    pub(super) copy_done: bool,
+    /// The client's own Query or Sync was answered to its end.
+    pub(super) ready: bool,
+    /// The last command's tag was ROLLBACK.
+    pub(super) rolled_back: bool,
+    /// The BEGIN that was not sent before this batch.
+    pub(super) begin: Option<(Vec<u8>, TransactionModes)>,
+    /// Settings as they were before the batch.
+    pub(super) settings: Arc<Settings>,
+    /// The batch only reads.
+    pub(super) reads: bool,
+    /// One statement, outside of a transaction, that may be refused and sent again.
+    pub(super) alone: bool,
+    /// The transaction that is open had nothing in it before this batch.
+    pub(super) first_in_transaction: bool,
+    /// Where this batch's answer begins in the client's buffer.
+    pub(super) mark: usize,
+}
+
+impl Run {
+    pub(super) fn new(session: &Session, summary: &Summary, attempt: &Attempt) -> Self {
+        let reads = summary.reads() && !session.open_batch;
+        Self {
+            hold: reads && !session.in_open_transaction(),
+            passed: false,
+            sent: false,
+            failed: false,
+            parsed: 0,
+            parses: Vec::new(),
+            rerun: None,
+            copying: Copying::No,
+            copy_done: false,
+            ready: false,
+            rolled_back: false,
+            begin: match &session.tx {
+                Tx::Deferred { begin, modes } => Some((begin.clone(), *modes)),
+                _ => None,
+            },
+            settings: Arc::clone(&session.settings),
+            reads,
+            alone: summary.runs <= 1
+                && !attempt.takes_refusals()
+                && matches!(session.tx, Tx::Idle)
+                && !session.open_batch,
+            first_in_transaction: matches!(session.tx, Tx::Deferred { .. }),
+            mark: session.to_client.len(),
+        }
+    }
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// Everything that was sent is answered.
+    Settled,
+    /// The backend is of no more use.
+    Lost(Loss),
+    /// The client is gone.
+    ClientGone,
+    /// The session is to end.
+    Killed,
+}
+
+impl Rerun {
+    /// As it is counted.
+    pub(super) fn label(self) -> Reroute {
+        match self {
+            Self::Writes => Reroute::ReadOnly,
+            Self::RecoveryConflict => Reroute::Conflict,
+            Self::NotPrimary => Reroute::Recovery,
+        }
+    }
+}
+
+impl Run {
+    /// Of no batch: what a held backend says by itself.
+    pub(super) fn idle(session: &Session) -> Self {
+        let summary = Summary::default();
+        Self { hold: false, ..Self::new(session, &summary, &Attempt::new(&summary)) }
+    }
+}

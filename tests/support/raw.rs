@@ -1,0 +1,126 @@
+//! The protocol by hand, for what no driver says.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use pg_ha_proxy::scram::{Channel, ClientStart, Nonce};
+
+/// A connection on which anything can be said.
+pub(crate) struct Raw {
+    pub(crate) stream: TcpStream,
+}
+
+/// A message as it comes: its tag and its body.
+pub(crate) type Message = (u8, Vec<u8>);
+
+impl Raw {
+    pub(crate) fn connect(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        stream.set_nodelay(true).expect("an option");
+        Self { stream }
+    }
+
+    /// A connection that has logged in.
+    pub(crate) fn log_in(port: u16, user: &str, database: &str, password: &str) -> Self {
+        let mut raw = Self::connect(port);
+        raw.send(&startup(&[("user", user), ("database", database)]));
+        let (_, body) = raw.expect(b'R');
+        let offered = body[4..].split(|byte| *byte == 0).filter_map(|name| std::str::from_utf8(name).ok());
+        let start = ClientStart::new(offered, Channel::Unbound, Nonce::from_random([7; 18])).expect("SCRAM");
+        let first = start.client_first();
+        let mut message = start.mechanism().as_bytes().to_vec();
+        message.push(0);
+        message.extend_from_slice(&(first.len() as u32).to_be_bytes());
+        message.extend_from_slice(first.as_bytes());
+        raw.send(&frame(b'p', &message));
+        let (_, body) = raw.expect(b'R');
+        let challenged = start.handle_server_first(&body[4..]).expect("a challenge");
+        let keys = challenged.derivation(password).expect("its cost").run();
+        raw.send(&frame(b'p', challenged.prove(&keys).client_final().as_bytes()));
+        raw.until_ready();
+        raw
+    }
+
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("it takes bytes");
+    }
+
+    /// The next message; none when the other side closed.
+    pub(crate) fn receive(&mut self) -> Option<Message> {
+        let mut head = [0; 5];
+        let closed = |kind| matches!(kind, ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset);
+        match self.stream.read_exact(&mut head) {
+            Ok(()) => {}
+            Err(error) if closed(error.kind()) => return None,
+            Err(error) => panic!("neither an answer nor an end: {error}"),
+        }
+        let len = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        let mut body = vec![0; len - 4];
+        self.stream.read_exact(&mut body).expect("a body");
+        Some((head[0], body))
+    }
+
+    pub(crate) fn expect(&mut self, tag: u8) -> Message {
+        let message = self.receive().expect("a message");
+        let text = String::from_utf8_lossy(&message.1);
+        assert_eq!(char::from(message.0), char::from(tag), "{text}");
+        message
+    }
+
+    /// All messages up to ReadyForQuery, which comes last.
+    pub(crate) fn until_ready(&mut self) -> Vec<Message> {
+        let mut all = Vec::new();
+        loop {
+            let message = self.receive().expect("a message");
+            all.push(message);
+            if all.last().is_some_and(|message| message.0 == b'Z') {
+                return all;
+            }
+        }
+    }
+
+    /// Their tags alone.
+    pub(crate) fn tags(&mut self) -> String {
+        self.until_ready().iter().map(|message| char::from(message.0)).collect()
+    }
+
+    /// Everything until the other side closes.
+    pub(crate) fn until_closed(&mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        match self.stream.read_to_end(&mut all) {
+            Ok(_) => all,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => all,
+            Err(error) => panic!("it stays open: {error}"),
+        }
+    }
+}
+
+/// A startup packet of protocol 3.0.
+pub(crate) fn startup(parameters: &[(&str, &str)]) -> Vec<u8> {
+    let mut body = 196_608_u32.to_be_bytes().to_vec();
+    for (name, value) in parameters {
+        for text in [name, value] {
+            body.extend_from_slice(text.as_bytes());
+            body.push(0);
+        }
+    }
+    body.push(0);
+    let mut packet = (body.len() as u32 + 4).to_be_bytes().to_vec();
+    packet.extend_from_slice(&body);
+    packet
+}
+
+/// A message.
+pub(crate) fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = vec![tag];
+    out.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
+    out.extend_from_slice(body);
+    out
+}
+
+/// A simple query.
+pub(crate) fn query(sql: &str) -> Vec<u8> {
+    frame(b'Q', &[sql.as_bytes(), b"\0"].concat())
+}
