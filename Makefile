@@ -1,10 +1,12 @@
 # `make demo` and `make test` set up, build and run all they need. PROFILE=dev builds faster, for a look around.
 PROFILE ?= release
+# Arguments of the demo, such as DEMO="--port 7432 --admin-port 9188".
+DEMO ?=
 target_folder = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 PROGRAM = $(or $(CARGO_TARGET_DIR),target)/$(target_folder)/pg-ha-proxy
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: build setup demo test
+.PHONY: build setup demo test check
 build: setup
 	cargo build --locked --profile $(PROFILE)
 
@@ -14,7 +16,14 @@ setup:
 
 # A local cluster with the proxy before it, until Ctrl-C
 demo: build
-	@$(PROGRAM) demo
+	@$(PROGRAM) demo $(DEMO)
 
+# Everything: units, and what needs the real programs
 test: setup
 	cargo test --locked
+
+# Form, lints and documentation, each warning an error
+check: setup
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked

@@ -1,5 +1,7 @@
 //! The command line from outside: what it prints, what it exits with.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
@@ -144,7 +146,7 @@ fn servers_that_do_not_answer_are_named() {
 }
 
 /// Answers `count` requests as the proxy's HTTP side would.
-fn serve(listener: TcpListener, count: usize) {
+fn serve(listener: &TcpListener, count: usize) {
     for _ in 0..count {
         let (mut stream, _) = listener.accept().unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -168,7 +170,7 @@ fn serve(listener: TcpListener, count: usize) {
 fn status_shows_what_the_proxy_sees() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let server = std::thread::spawn(move || serve(listener, 8));
+    let server = std::thread::spawn(move || serve(&listener, 8));
     let text = out(&["status", "--address", &address], "");
     assert!(
         text.starts_with("pg-node-1 is primary, epoch 4\n\nMembers\nNAME       ROLE\npg-node-1  primary\n"),

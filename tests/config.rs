@@ -1,5 +1,7 @@
 //! A wrong proxy.toml, as a person meets it: one clear line with file, line and key, and exit code 1.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -43,6 +43,21 @@ impl Settings {
         self.statements.get(name).map(AsRef::as_ref)
     }
 
+    /// The value of a setting as plain text: without the quotes of a string, with its escapes as they stand.
+    pub fn value(&self, name: &str) -> Option<&[u8]> {
+        let sql = self.statement(name)?;
+        let value = match memchr::memmem::find(sql, b" TO ") {
+            Some(at) => &sql[at + 4..],
+            // As from_startup writes it: the second argument of set_config.
+            None => {
+                let rest = &sql[memchr::memmem::find(sql, b"', ")? + 3..];
+                &rest[..memchr::memmem::rfind(rest, b", false)")?]
+            }
+        };
+        let value = value.trim_ascii();
+        Some(value.strip_prefix(b"'").and_then(|value| value.strip_suffix(b"'")).unwrap_or(value))
+    }
+
     /// Takes up `SET name TO value`, `value` as it was written.
     pub fn set(&mut self, name: &str, value: &[u8]) {
         let mut sql = Vec::with_capacity(name.len() + value.len() + 24);
@@ -225,6 +240,10 @@ mod tests {
             settings.statement("application_name"),
             Some(&b"SELECT pg_catalog.set_config('application_name',  E'a\\\\b', false)"[..])
         );
+        assert_eq!(settings.value("search_path"), Some(&b"it''s"[..]));
+        settings.set("pgha.route", b"'primary'");
+        assert_eq!(settings.value("pgha.route"), Some(&b"primary"[..]));
+        settings.reset("pgha.route", &base);
         settings.set("work_mem", b"1");
         settings.reset_all(&base);
         assert_eq!(&settings, &*base);

@@ -3,6 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
+
 use super::http::Request;
 use super::{Error, Runtime};
 
@@ -28,6 +32,15 @@ pub(super) fn command(runtime: &Runtime, dir: &Path, port: u16, peer_port: u16) 
 /// Whether it answers and has a leader.
 pub(super) async fn is_healthy(port: u16) -> bool {
     Request::get(port, "/health").send().await.is_ok_and(|answer| answer.body.contains("\"true\""))
+}
+
+/// The value of a key, through etcd's JSON gateway. `None` when there is none or etcd does not answer.
+pub(super) async fn value(port: u16, key: &str) -> Option<String> {
+    let body = json!({"key": BASE64_STANDARD.encode(key)}).to_string();
+    let request = Request { method: "POST", body: &body, ..Request::get(port, "/v3/kv/range") };
+    let answer: Value = serde_json::from_str(&request.send().await.ok()?.body).ok()?;
+    let value = answer.pointer("/kvs/0/value")?.as_str()?;
+    String::from_utf8(BASE64_STANDARD.decode(value).ok()?).ok()
 }
 
 /// Throws away all history before the present revision, so that an older watch can't go on. Returns that revision.

@@ -3,13 +3,19 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::member::Member;
 use super::patroni::{self, Report};
-use super::{Cluster, Error};
+use super::{Cluster, Error, etcd};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Looks in a row that have to find the cluster ready: Patroni may be about to record what it saw before.
+const SETTLED_LOOKS: u32 = 4;
+/// Patroni's record of the synchronous standbys.
+const SYNC_KEY: &str = "/pg-ha-cluster/sync";
 
 /// The moment by which something must have happened.
 #[derive(Debug)]
@@ -71,9 +77,15 @@ impl Cluster {
     }
 
     pub(super) async fn wait_for_streaming(&self, deadline: &Deadline) -> Result<(), Error> {
+        let mut looks = 0;
         loop {
             let reports = self.reports().await;
-            if leader(&reports).is_some_and(|number| self.all_stream(number, &reports)) {
+            let ready = match leader(&reports) {
+                Some(number) => self.all_stream(number, &reports) && self.has_heir(number).await,
+                None => false,
+            };
+            looks = if ready { looks + 1 } else { 0 };
+            if looks == SETTLED_LOOKS {
                 return Ok(());
             }
             deadline.pause("streaming by all members", &self.describe(&reports)).await?;
@@ -83,17 +95,35 @@ impl Cluster {
     /// Whether every member that has processes streams from this one.
     fn all_stream(&self, leader: usize, reports: &[Option<Report>]) -> bool {
         let Some(report) = &reports[leader] else { return false };
-        let streaming: Vec<_> =
-            report.replication.iter().filter(|standby| standby.state == "streaming").collect();
-        let expected = self.members.iter().enumerate().filter(|(number, _)| *number != leader);
-        let expected: Vec<_> = expected.filter(|(_, member)| !member.running().all.is_empty()).collect();
-        let all = expected.iter().all(|(number, member)| {
-            let running = reports[*number].as_ref().is_some_and(|report| report.replication_state.is_some());
-            running && streaming.iter().any(|standby| standby.application_name == member.place.name)
-        });
-        // By Patroni's own record in etcd, not PostgreSQL's word: only a standby that stands there may take over.
-        let synchronous = reports.iter().flatten().any(|report| report.sync_standby || report.quorum_standby);
-        all && (synchronous || !self.options.synchronous || expected.is_empty())
+        let streams = |name: &str| {
+            report
+                .replication
+                .iter()
+                .any(|standby| standby.application_name == name && standby.state == "streaming")
+        };
+        self.standbys(leader).all(|(number, member)| {
+            let running = reports[number].as_ref().is_some_and(|report| report.replication_state.is_some());
+            running && streams(&member.place.name)
+        })
+    }
+
+    /// Whether Patroni has recorded in etcd that a standby is synchronous. PostgreSQL's own word comes earlier, and the
+    /// standbys' Patroni has an old one for a while, but only a member that stands there may take over.
+    async fn has_heir(&self, leader: usize) -> bool {
+        if !self.options.synchronous || self.standbys(leader).next().is_none() {
+            return true;
+        }
+        let Some(text) = etcd::value(self.etcd_port, SYNC_KEY).await else { return false };
+        let sync: Value = serde_json::from_str(&text).unwrap_or_default();
+        let heirs = sync["sync_standby"].as_str().unwrap_or_default();
+        sync["leader"] == self.members[leader].place.name.as_str()
+            && self.standbys(leader).any(|(_, member)| heirs.split(',').any(|heir| heir == member.place.name))
+    }
+
+    /// The members other than the leader that have processes.
+    fn standbys(&self, leader: usize) -> impl Iterator<Item = (usize, &Member)> {
+        let others = self.members.iter().enumerate().filter(move |(number, _)| *number != leader);
+        others.filter(|(_, member)| !member.running().all.is_empty())
     }
 
     /// A member whose processes are all gone won't come up any more.

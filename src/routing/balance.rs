@@ -2,6 +2,15 @@
 
 use std::cell::Cell;
 
+/// How a replica is chosen among the eligible ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// In turn, as the weights say.
+    InTurn,
+    /// The one with the least of what `load` tells, for its weight; in turn among equals.
+    Least,
+}
+
 use crate::topology::{Member, MemberId};
 
 /// One worker's place in the round; reads and vector searches have one each, so that neither unbalances the other.
@@ -11,6 +20,18 @@ pub struct Turn {
 }
 
 impl Turn {
+    /// The eligible member with the least load for its weight; among equals the one whose turn it is.
+    pub fn least(
+        &self,
+        members: &[Member],
+        eligible: impl Fn(&Member) -> bool,
+        load: impl Fn(MemberId) -> u64,
+    ) -> Option<MemberId> {
+        let cost = |member: &Member| load(member.id).saturating_mul(1000) / u64::from(member.weight.max(1));
+        let lowest = members.iter().filter(|m| eligible(m)).map(cost).min()?;
+        self.next(members, |member| eligible(member) && cost(member) == lowest)
+    }
+
     /// The next eligible member in turn, weights counting as so many places in the round.
     pub fn next(&self, members: &[Member], eligible: impl Fn(&Member) -> bool) -> Option<MemberId> {
         let places: u64 = members.iter().filter(|m| eligible(m)).map(|m| u64::from(m.weight)).sum();

@@ -6,7 +6,7 @@
 mod balance;
 mod fence;
 
-pub use balance::Turn;
+pub use balance::{Balance, Turn};
 pub use fence::Fence;
 
 use crate::sql::{Class, Hint};
@@ -23,6 +23,8 @@ pub struct Ask {
     pub hint: Option<Hint>,
     /// Whether reads may leave the primary at all (`routing.reads`, and not learnt to be a write).
     pub split: bool,
+    /// How a replica is chosen.
+    pub balance: Balance,
 }
 
 /// Where it goes.
@@ -65,8 +67,15 @@ impl Reason {
     }
 }
 
-/// Chooses where `ask` goes. `replayed` says whether a member has replayed what the session must see.
-pub fn decide(topology: &Topology, ask: &Ask, turn: &Turn, replayed: impl Fn(MemberId) -> bool) -> Target {
+/// Chooses where `ask` goes. `replayed` says whether a member has replayed what the session must see, `load` how much it has
+/// to do.
+pub fn decide(
+    topology: &Topology,
+    ask: &Ask,
+    turn: &Turn,
+    replayed: impl Fn(MemberId) -> bool,
+    load: impl Fn(MemberId) -> u64,
+) -> Target {
     if ask.hint == Some(Hint::Primary) {
         return Target::Primary(Reason::Hint);
     }
@@ -79,7 +88,12 @@ pub fn decide(topology: &Topology, ask: &Ask, turn: &Turn, replayed: impl Fn(Mem
         return Target::Primary(Reason::NotSplit);
     }
     let eligible = |member: &Member| member.serves_reads && member.weight > 0;
-    match turn.next(&topology.members, |member| eligible(member) && replayed(member.id)) {
+    let ready = |member: &Member| eligible(member) && replayed(member.id);
+    let chosen = match ask.balance {
+        Balance::InTurn => turn.next(&topology.members, ready),
+        Balance::Least => turn.least(&topology.members, ready, load),
+    };
+    match chosen {
         Some(member) => Target::Replica(member),
         None if topology.members.iter().any(eligible) => Target::Primary(Reason::Fence),
         None => Target::Primary(Reason::NoReplica),

@@ -34,13 +34,19 @@ fn topology(members: Vec<Member>) -> Topology {
     }
 }
 
-const READ: Ask = Ask { class: Class::Read, transaction_read_only: None, hint: None, split: true };
+const READ: Ask = Ask {
+    class: Class::Read,
+    transaction_read_only: None,
+    hint: None,
+    split: true,
+    balance: Balance::InTurn,
+};
 
 #[test]
 fn reads_alternate_and_writes_stay() {
     let topology = topology(vec![member(0, false, 1), member(1, true, 1), member(2, true, 1)]);
     let turn = Turn::default();
-    let targets: Vec<_> = (0..4).map(|_| decide(&topology, &READ, &turn, |_| true)).collect();
+    let targets: Vec<_> = (0..4).map(|_| decide(&topology, &READ, &turn, |_| true, |_| 0)).collect();
     assert_eq!(targets[0], targets[2]);
     assert_eq!(targets[1], targets[3]);
     assert_ne!(targets[0], targets[1]);
@@ -51,23 +57,45 @@ fn reads_alternate_and_writes_stay() {
         (Ask { hint: Some(Hint::Primary), ..READ }, Reason::Hint),
         (Ask { split: false, ..READ }, Reason::NotSplit),
     ] {
-        assert_eq!(decide(&topology, &ask, &turn, |_| true), Target::Primary(reason), "{ask:?}");
+        assert_eq!(decide(&topology, &ask, &turn, |_| true, |_| 0), Target::Primary(reason), "{ask:?}");
     }
-    assert_eq!(decide(&topology, &READ, &turn, |_| false), Target::Primary(Reason::Fence));
+    assert_eq!(decide(&topology, &READ, &turn, |_| false, |_| 0), Target::Primary(Reason::Fence));
 }
 
 #[test]
 fn weights_are_places_in_the_round() {
     let topology = topology(vec![member(1, true, 3), member(2, true, 1), member(3, true, 0)]);
     let turn = Turn::default();
-    let hits = (0..400).filter(|_| decide(&topology, &READ, &turn, |_| true) == Target::Replica(MemberId(1)));
+    let hits =
+        (0..400).filter(|_| decide(&topology, &READ, &turn, |_| true, |_| 0) == Target::Replica(MemberId(1)));
     assert_eq!(hits.count(), 300);
+}
+
+#[test]
+fn the_least_busy_is_chosen_for_its_weight() {
+    let topology = topology(vec![member(1, true, 1), member(2, true, 4), member(3, true, 1)]);
+    let ask = Ask { balance: Balance::Least, ..READ };
+    let choose =
+        |load: [u64; 4]| decide(&topology, &ask, &Turn::default(), |_| true, |id| load[usize::from(id.0)]);
+    assert_eq!(
+        choose([0, 2, 4, 9]),
+        Target::Replica(MemberId(2)),
+        "four times the weight for twice the load"
+    );
+    assert_eq!(choose([0, 2, 40, 1]), Target::Replica(MemberId(3)));
+    let turn = Turn::default();
+    let mut hit: Vec<_> = (0..6).map(|_| decide(&topology, &ask, &turn, |_| true, |_| 0)).collect();
+    hit.dedup();
+    assert!(hit.len() > 1, "equals take turns");
 }
 
 #[test]
 fn without_replicas_the_primary_serves_reads() {
     let topology = topology(vec![member(0, false, 1)]);
-    assert_eq!(decide(&topology, &READ, &Turn::default(), |_| true), Target::Primary(Reason::NoReplica));
+    assert_eq!(
+        decide(&topology, &READ, &Turn::default(), |_| true, |_| 0),
+        Target::Primary(Reason::NoReplica)
+    );
 }
 
 #[test]

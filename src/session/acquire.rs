@@ -11,15 +11,16 @@ use std::time::Instant;
 
 use super::batch::Summary;
 use super::handle::{Held, Order};
+use super::load::Busy;
 use super::run::Rerun;
 use super::state::Tx;
+use super::told::Counters;
 use super::{Ended, LOOK_AHEAD, Lease, Session};
 use crate::backend::Backend;
-use crate::config::{PoolMode, Reads};
 use crate::pool::{AcquireError, Pool};
-use crate::routing::{self, Ask, Target};
-use crate::sql::{Class, Hint};
-use crate::topology::{Member, MemberId, Topology};
+use crate::routing::Target;
+use crate::sql::{Class, ConsistencyHint, Hint};
+use crate::topology::{Member, Topology};
 use crate::wire::build::{self, Severity};
 use crate::wire::{SqlState, TxStatus};
 
@@ -35,22 +36,28 @@ const UNREACHABLE_WAIT: std::time::Duration = std::time::Duration::from_millis(2
 /// A wait for a primary from which on the client hears of it.
 const NOTICE_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// How long a search waits at most before it looks for a place again.
+const SEARCH_WAIT: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// The attempts at one batch: since when, and what was found out.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    since: Option<Instant>,
-    class: Class,
-    hint: Option<Hint>,
-    begins: Option<bool>,
+    pub(super) since: Option<Instant>,
+    pub(super) class: Class,
+    pub(super) hint: Option<Hint>,
+    pub(super) begins: Option<bool>,
+    pub(super) consistency: Option<ConsistencyHint>,
     /// Members that failed it, by number.
-    avoid: u64,
-    tries: u32,
+    pub(super) avoid: u64,
+    pub(super) tries: u32,
     /// A replica refused it: it goes to the primary.
-    writes: bool,
+    pub(super) writes: bool,
     /// The primary is what it is: what it refuses is refused.
-    takes_refusals: bool,
+    pub(super) takes_refusals: bool,
     /// It waited for a primary since the last try.
-    held: bool,
+    pub(super) held: bool,
+    /// It waited for a primary at all.
+    pub(super) waited: bool,
 }
 
 impl Attempt {
@@ -59,12 +66,14 @@ impl Attempt {
             since: None,
             class: summary.class,
             hint: summary.hint,
+            consistency: summary.only.as_ref().and_then(|only| only.consistency),
             begins: summary.begins.map(|modes| modes.read_only == Some(true) && !modes.serializable),
             avoid: 0,
             tries: 0,
             writes: false,
             takes_refusals: false,
             held: false,
+            waited: false,
         }
     }
 
@@ -113,6 +122,16 @@ impl Session {
         loop {
             let topology = self.worker.topology();
             let target = self.target(attempt, &topology);
+            if self.searches_are_full(attempt, &topology, target) {
+                if attempt.began().elapsed() > self.worker.shared.config.pool.wait {
+                    let message = "no replica has room for another vector search (vector.max_per_replica)";
+                    return Ok(Err(Failure::Own(SqlState::TOO_MANY_CONNECTIONS, message.into())));
+                }
+                if let Err(failure) = self.wait_for_search().await? {
+                    return Ok(Err(failure));
+                }
+                continue;
+            }
             let member = match target {
                 Target::Replica(id) => topology.member(id),
                 Target::Primary(_) => match topology.primary() {
@@ -132,18 +151,26 @@ impl Session {
             };
             let primary = topology.primary().is_some_and(|primary| primary.id == member.id);
             if std::mem::take(&mut attempt.held) {
+                Counters::add(&self.worker.shared.told.went_on);
                 self.notice_wait(attempt);
             }
             let pool = self.worker.pool(&self.pools, &topology, member);
+            let search = attempt.class == Class::VectorRead && !primary;
+            let Ok(busy) = Busy::begin(&self.worker.shared, member.id, search) else {
+                // Another worker's search was quicker to the last place.
+                continue;
+            };
             if let Some(backend) = pool.take() {
-                self.lease(pool, backend, member, primary);
+                self.lease(pool, backend, member, primary, busy);
                 return Ok(Ok(()));
             }
             match self.wait_for_backend(&pool, primary, attempt).await? {
-                Ok(Some(backend)) => {
-                    self.lease(pool, backend, member, primary);
+                Ok(Some(backend)) if self.still_good(&pool, primary) => {
+                    self.lease(pool, backend, member, primary, busy);
                     return Ok(Ok(()));
                 }
+                // It came, but the topology has moved on meanwhile.
+                Ok(Some(backend)) => self.worker.release(&self.pools, &pool, backend),
                 Ok(None) => self.pause(attempt, member, primary).await?,
                 Err(failure) => return Ok(Err(failure)),
             }
@@ -184,41 +211,17 @@ impl Session {
         }
     }
 
-    fn target(&mut self, attempt: &Attempt, topology: &Topology) -> Target {
-        let transaction_read_only = match &self.tx {
-            Tx::Deferred { modes, .. } => {
-                Some(!modes.serializable && modes.read_only.unwrap_or_else(|| self.default_read_only()))
-            }
-            _ => attempt.begins,
-        };
-        let shared = &self.worker.shared;
-        let ask = Ask {
-            class: if attempt.writes { Class::Write } else { attempt.class },
-            transaction_read_only,
-            hint: attempt.hint,
-            split: shared.config.routing.reads == Reads::Replicas
-                && shared.config.pool.mode == PoolMode::Transaction
-                && !self.pins.any(),
-        };
-        let turn =
-            if attempt.class == Class::VectorRead { &self.worker.searches } else { &self.worker.reads };
-        let known = self.fence.resolve(shared.positions.reading(), topology.epoch);
-        let fence = self.fence;
-        let replayed = |id: MemberId| {
-            attempt.avoid & bit(id.0) == 0
-                && (fence == routing::Fence::None
-                    || (known && fence.is_reached(shared.positions.replayed_in(id, topology.epoch))))
-        };
-        let target = routing::decide(topology, &ask, turn, replayed);
-        if target == Target::Primary(routing::Reason::Fence) {
-            shared.positions.want(shared.positions.nanos(Instant::now()));
-        }
-        target
-    }
-
-    fn lease(&mut self, pool: Rc<Pool>, backend: Backend, member: &Member, primary: bool) {
+    fn lease(
+        &mut self,
+        pool: Rc<Pool>,
+        backend: Backend,
+        member: &Member,
+        primary: bool,
+        busy: Option<Busy>,
+    ) {
         self.handle.hold(Some(Held { member: backend.member, generation: member.generation }));
-        self.lease = Some(Lease { backend, pool, status: TxStatus::Idle, primary, cancelled: false });
+        self.lease =
+            Some(Lease { backend, pool, status: TxStatus::Idle, primary, cancelled: false, _busy: busy });
     }
 
     /// Waits for another topology, up to the time that a statement may wait for a primary.
@@ -234,11 +237,15 @@ impl Session {
         if shared.holding.load(Relaxed) > limits.max_waiting
             || shared.holding_bytes.load(Relaxed) > limits.max_waiting_bytes
         {
+            Counters::add(&shared.told.gave_up);
             let message = "too many sessions wait for a primary";
             return Ok(Err(Failure::Own(SqlState::TOO_MANY_CONNECTIONS, message.into())));
         }
         let (began, waited) = (attempt.began(), Instant::now());
         self.worker.metrics.failover_wait_began();
+        if !std::mem::replace(&mut attempt.waited, true) {
+            Counters::add(&shared.told.waited);
+        }
         let deadline = began + limits.hold.unwrap_or(topology.hold);
         self.handle.want_topology();
         let woken = if self.worker.is_outdated() {
@@ -258,10 +265,31 @@ impl Session {
                 }
             }),
             Err(_elapsed) => {
+                Counters::add(&shared.told.gave_up);
                 let waited = began.elapsed().as_secs();
                 let message = format!("there has been no primary for {waited} s; try again later");
                 Ok(Err(Failure::Own(SqlState::CANNOT_CONNECT_NOW, message)))
             }
+        }
+    }
+
+    /// All replicas that may serve a search have as many as they may: waits for one to end.
+    async fn wait_for_search(&mut self) -> Result<Result<(), Failure>, Ended> {
+        let shared = std::sync::Arc::clone(&self.worker.shared);
+        let mut ended = std::pin::pin!(shared.search_ended.notified());
+        let wait = poll_fn(|cx| {
+            if ended.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(Woken::Topology));
+            }
+            self.poll_wait(cx, false)
+        });
+        // Woken at the latest after a moment: a place that another took is looked for again.
+        match tokio::time::timeout(SEARCH_WAIT, wait).await {
+            Ok(woken) => Ok(match woken? {
+                Woken::Cancelled => Err(cancelled()),
+                Woken::Backend(_) | Woken::Topology => Ok(()),
+            }),
+            Err(_elapsed) => Ok(Ok(())),
         }
     }
 
@@ -399,7 +427,7 @@ impl Drop for Holding<'_> {
     }
 }
 
-fn bit(member: u16) -> u64 {
+pub(super) fn bit(member: u16) -> u64 {
     1 << (member % 64)
 }
 

@@ -46,6 +46,9 @@ impl Session {
         let Some(only) = summary.only.clone().filter(|only| only.statements == 1 && summary.runs == 1) else {
             return false;
         };
+        if self.show_last(bytes, items, end, &only) {
+            return true;
+        }
         let Some(tag) = self.local_tag(&only, bytes, items) else { return false };
         self.answer_with(bytes, items, tag);
         self.answer_end(end);
@@ -91,6 +94,7 @@ impl Session {
             } else {
                 // A COMMIT ends the transaction, with an error as without.
                 self.tx = if commits { Tx::Idle } else { Tx::Lost { told: true } };
+                self.worker.shared.told.told(SqlState::SERIALIZATION_FAILURE);
                 self.error(SqlState::SERIALIZATION_FAILURE, LOST_TRANSACTION, None, None);
             }
             self.names.settle(true, 0);

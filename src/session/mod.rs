@@ -13,6 +13,7 @@ mod events;
 mod greeting;
 mod handle;
 mod listening;
+mod load;
 mod local;
 mod loss;
 mod open;
@@ -23,7 +24,10 @@ mod run;
 mod shared;
 mod state;
 mod statements;
+mod target;
+mod told;
 mod translate;
+mod wishes;
 mod worker;
 
 use std::collections::VecDeque;
@@ -33,7 +37,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 pub use greeting::serve;
-pub use shared::{Identity, Parts, Shared};
+pub use shared::{Identity, Parts, PoolRow, Shared};
+pub use told::Told;
 pub use worker::{Mail, Worker};
 
 use self::answer::Answer;
@@ -44,6 +49,7 @@ use self::pins::Pins;
 use self::run::{Outcome, Run};
 use self::state::Tx;
 use self::statements::Names;
+use self::told::Counters;
 use self::translate::Unnamed;
 use self::worker::Pools;
 use crate::backend::{Backend, Parameters, Settings};
@@ -71,6 +77,8 @@ struct Lease {
     primary: bool,
     /// A cancel was sent to it.
     cancelled: bool,
+    /// Its place among the member's statements, where those are counted.
+    _busy: Option<load::Busy>,
 }
 
 /// Why a session ends.
@@ -117,6 +125,12 @@ pub(crate) struct Session {
     skipping: bool,
     /// Bytes of a CopyData that nobody wants any more.
     stray: usize,
+    /// What the session wishes of routing, by `SET pgha.…`.
+    wishes: (Arc<Settings>, wishes::Wishes),
+    /// Where the statement before went, and why.
+    last: Option<wishes::Last>,
+    /// Why the statement at hand goes to the primary.
+    because: Option<&'static str>,
     /// Channels that the session listens on, and whether that has to be taken up again.
     channels: Vec<Box<[u8]>>,
     relisten: bool,
@@ -284,6 +298,7 @@ impl Session {
                     if self.on_loss(&loss, &run, end, summary)? == loss::Next::Answered {
                         return Ok(());
                     }
+                    Counters::add(&self.worker.shared.told.rerun);
                     self.worker.metrics.reroute(Reroute::Lost);
                     attempt.lost();
                 }

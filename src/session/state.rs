@@ -2,11 +2,13 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::Session;
 use super::batch::{End, Summary};
 use super::run::{Copying, Run};
+use super::wishes::Last;
 use crate::backend::Settings;
 use crate::metrics::{self, Slot};
 use crate::sql::{Class, Effects, SettingChange, TransactionModes, TransactionVerb, Verdict};
@@ -185,6 +187,10 @@ impl Session {
         if let Copying::Data(left) = run.copying {
             self.stray = left;
         }
+        if summary.class == Class::Write {
+            // By the batch and not by what completed: a portal that is suspended (INSERT … RETURNING with a row limit) wrote.
+            self.note_write();
+        }
         self.open_batch = !run.ready;
         if run.ready {
             self.skipping = false;
@@ -232,7 +238,7 @@ impl Session {
     }
 
     /// Counts the batch for its member.
-    fn count(&self, summary: &Summary) {
+    fn count(&mut self, summary: &Summary) {
         let Some(lease) = &self.lease else { return };
         let class = match (summary.class, &summary.only) {
             (_, Some(only)) if only.transaction.is_some() => metrics::Class::Transaction,
@@ -242,6 +248,10 @@ impl Session {
             (Class::Session, _) => metrics::Class::Session,
             (Class::Write, _) => metrics::Class::Write,
         };
+        if let Some(only) = &summary.only {
+            let because = self.because.take();
+            self.last = Some(Last { member: lease.backend.member, verdict: Rc::clone(only), because });
+        }
         if summary.runs > 0 {
             self.worker.metrics.statement(Slot::member(lease.backend.member), class);
         }
@@ -297,8 +307,11 @@ impl Session {
 
     /// From here on the session's reads have to see what it wrote.
     fn fence(&mut self) {
-        let now = self.worker.shared.positions.nanos(Instant::now());
+        let now = Instant::now();
+        self.worker.shared.wrote(self.worker.topology().epoch, now);
+        let now = self.worker.shared.positions.nanos(now);
         self.fence.wrote(now);
+        self.worker.shared.last_write.fetch_max(now, Relaxed);
         self.worker.shared.positions.want(now);
     }
 
