@@ -331,7 +331,9 @@ impl Session {
             return Ok(Err(Failure::Own(SqlState::TOO_MANY_CONNECTIONS, error.to_string())));
         }
         self.worker.metrics.pool_wait_began();
-        self.worker.open_more(&self.pools, pool);
+        let (_, _, opening, waiting) = pool.counts();
+        // The first for whom nothing is under way asks for those behind it too.
+        self.worker.open_more(&self.pools, pool, waiting == opening + 1);
         let woken = loop {
             self.handle.want_topology();
             let woken = poll_fn(|cx| self.poll_wait(cx, true)).await;
