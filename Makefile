@@ -4,7 +4,7 @@ target_folder = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 PROGRAM = $(or $(CARGO_TARGET_DIR),target)/$(target_folder)/pg-ha-proxy
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: build setup demo test
+.PHONY: build setup demo test chaos
 build: setup
 	cargo build --locked --profile $(PROFILE)
 
@@ -18,3 +18,7 @@ demo: build
 
 test: setup
 	cargo test --locked
+
+# Kills, freezes and cuts off a cluster under load: CHAOS_SEED, CHAOS_SECONDS (900), CHAOS_FAULTS; tests/chaos/README.md
+chaos: setup
+	cargo test --locked --profile $(PROFILE) --test chaos -- --ignored --nocapture --test-threads=1

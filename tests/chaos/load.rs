@@ -70,8 +70,9 @@ impl Load {
             clients.spawn(one.run());
         }
         let scripts = [("load_psycopg.py", 101), ("load_asyncpg.py", 201)];
-        let scripts =
-            scripts.map(|(script, first)| spawn_script(stage.runtime(), script, stage.dsn(), first, journal)).into();
+        let scripts = scripts
+            .map(|(script, first)| spawn_script(stage.runtime(), script, stage.dsn(), first, journal))
+            .into();
         Self { stop, clients, scripts }
     }
 
@@ -351,7 +352,7 @@ fn failure(client: &Client, error: &Error) -> Failed {
 }
 
 /// The first value of a simple query's answer.
-pub(crate) fn first_value(answer: &[SimpleQueryMessage]) -> String {
+fn first_value(answer: &[SimpleQueryMessage]) -> String {
     let row = answer.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get(0),
         _ => None,
