@@ -3,6 +3,7 @@
 //! The one place that knows all parts. One thread a worker, each a single-threaded runtime with its sessions; the control path, the
 //! acceptor and HTTP on a runtime of their own.
 
+mod record;
 mod roles;
 mod threads;
 mod views;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use serde_json::{Value, json};
 
+use super::record::Record;
 use super::threads::Crew;
 use crate::admin::{self, Reload, View, Views};
 use crate::config::Config;
@@ -39,7 +40,7 @@ pub(super) fn serve(
         pools: pools(shared),
         sessions: sessions(shared, crew),
         routes: routes(config),
-        failovers: failovers(control),
+        failovers: failovers(shared, control),
         reload,
     };
     tokio::spawn(admin::serve(listener, views, std::future::pending()));
@@ -113,10 +114,11 @@ fn routes(config: &Config) -> View {
     })
 }
 
-fn failovers(control: &Control) -> View {
+fn failovers(shared: &Arc<Shared>, control: &Control) -> View {
+    let record = Record::follow(shared, control.transitions.clone(), control.topology.clone());
     let transitions = control.transitions.clone();
     Arc::new(move || {
         let list: Vec<Value> = transitions.borrow().iter().map(|one| json!(format!("{one:?}"))).collect();
-        json!({ "transitions": list })
+        json!({ "failovers": record.show(), "transitions": list })
     })
 }

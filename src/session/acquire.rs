@@ -14,13 +14,13 @@ use super::handle::{Held, Order};
 use super::load::Busy;
 use super::run::Rerun;
 use super::state::Tx;
+use super::told::Counters;
 use super::{Ended, LOOK_AHEAD, Lease, Session};
 use crate::backend::Backend;
-use crate::config::{Consistency, PoolMode, Reads};
 use crate::pool::{AcquireError, Pool};
-use crate::routing::{self, Ask, Fence, Target};
+use crate::routing::Target;
 use crate::sql::{Class, ConsistencyHint, Hint};
-use crate::topology::{Epoch, Member, MemberId, Topology};
+use crate::topology::{Member, Topology};
 use crate::wire::build::{self, Severity};
 use crate::wire::{SqlState, TxStatus};
 
@@ -42,20 +42,22 @@ const SEARCH_WAIT: std::time::Duration = std::time::Duration::from_millis(100);
 /// The attempts at one batch: since when, and what was found out.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    since: Option<Instant>,
-    class: Class,
-    hint: Option<Hint>,
-    begins: Option<bool>,
-    consistency: Option<ConsistencyHint>,
+    pub(super) since: Option<Instant>,
+    pub(super) class: Class,
+    pub(super) hint: Option<Hint>,
+    pub(super) begins: Option<bool>,
+    pub(super) consistency: Option<ConsistencyHint>,
     /// Members that failed it, by number.
-    avoid: u64,
-    tries: u32,
+    pub(super) avoid: u64,
+    pub(super) tries: u32,
     /// A replica refused it: it goes to the primary.
-    writes: bool,
+    pub(super) writes: bool,
     /// The primary is what it is: what it refuses is refused.
-    takes_refusals: bool,
+    pub(super) takes_refusals: bool,
     /// It waited for a primary since the last try.
-    held: bool,
+    pub(super) held: bool,
+    /// It waited for a primary at all.
+    pub(super) waited: bool,
 }
 
 impl Attempt {
@@ -71,6 +73,7 @@ impl Attempt {
             writes: false,
             takes_refusals: false,
             held: false,
+            waited: false,
         }
     }
 
@@ -148,6 +151,7 @@ impl Session {
             };
             let primary = topology.primary().is_some_and(|primary| primary.id == member.id);
             if std::mem::take(&mut attempt.held) {
+                Counters::add(&self.worker.shared.told.went_on);
                 self.notice_wait(attempt);
             }
             let pool = self.worker.pool(&self.pools, &topology, member);
@@ -207,83 +211,6 @@ impl Session {
         }
     }
 
-    fn target(&mut self, attempt: &Attempt, topology: &Topology) -> Target {
-        let transaction_read_only = match &self.tx {
-            Tx::Deferred { modes, .. } => {
-                Some(!modes.serializable && modes.read_only.unwrap_or_else(|| self.default_read_only()))
-            }
-            _ => attempt.begins,
-        };
-        let wishes = self.wishes();
-        let fence = self.fence_for(attempt.consistency.map(level).or(wishes.consistency), topology.epoch);
-        let shared = &self.worker.shared;
-        let search = attempt.class == Class::VectorRead;
-        let ask = Ask {
-            class: if attempt.writes { Class::Write } else { attempt.class },
-            transaction_read_only,
-            hint: attempt.hint.or(wishes.route),
-            split: shared.config.routing.reads == Reads::Replicas
-                && shared.config.pool.mode == PoolMode::Transaction
-                && !self.pins.any(),
-            balance: shared.loads.balance(search),
-        };
-        let turn = if search { &self.worker.searches } else { &self.worker.reads };
-        let ready = |id: MemberId| {
-            attempt.avoid & bit(id.0) == 0
-                && (!search || shared.loads.has_room_for_search(id))
-                && (fence == Fence::None
-                    || fence.is_reached(shared.positions.replayed_in(id, topology.epoch)))
-        };
-        let target = routing::decide(topology, &ask, turn, ready, |id| shared.loads.of(id, search));
-        self.because = match target {
-            Target::Primary(routing::Reason::Write) | Target::Replica(_) => None,
-            Target::Primary(reason) => Some(reason.as_str()),
-        };
-        if target == Target::Primary(routing::Reason::Fence) {
-            shared.positions.want(shared.positions.nanos(Instant::now()));
-        }
-        target
-    }
-
-    /// Whether a search goes to the primary for no other reason than that the replicas have as many as they may.
-    fn searches_are_full(&self, attempt: &Attempt, topology: &Topology, target: Target) -> bool {
-        let loads = &self.worker.shared.loads;
-        attempt.class == Class::VectorRead
-            && target == Target::Primary(routing::Reason::Fence)
-            && self.fence == Fence::None
-            && topology.members.iter().any(|member| {
-                member.serves_reads
-                    && attempt.avoid & bit(member.id.0) == 0
-                    && !loads.has_room_for_search(member.id)
-            })
-    }
-
-    /// What a replica must have replayed for a read at this consistency.
-    fn fence_for(&mut self, wished: Option<Consistency>, epoch: Epoch) -> Fence {
-        let shared = &self.worker.shared;
-        let reading = || shared.positions.reading();
-        match wished.unwrap_or(shared.config.routing.consistency) {
-            Consistency::Eventual => Fence::None,
-            Consistency::Session => {
-                if self.fence != Fence::None {
-                    self.fence.resolve(reading(), epoch);
-                }
-                self.fence
-            }
-            Consistency::Strong => {
-                let mut fence = Fence::default();
-                match shared.last_write.load(Relaxed) {
-                    0 => {}
-                    at => {
-                        fence.wrote(at);
-                        fence.resolve(reading(), epoch);
-                    }
-                }
-                fence
-            }
-        }
-    }
-
     fn lease(
         &mut self,
         pool: Rc<Pool>,
@@ -310,11 +237,15 @@ impl Session {
         if shared.holding.load(Relaxed) > limits.max_waiting
             || shared.holding_bytes.load(Relaxed) > limits.max_waiting_bytes
         {
+            Counters::add(&shared.told.gave_up);
             let message = "too many sessions wait for a primary";
             return Ok(Err(Failure::Own(SqlState::TOO_MANY_CONNECTIONS, message.into())));
         }
         let (began, waited) = (attempt.began(), Instant::now());
         self.worker.metrics.failover_wait_began();
+        if !std::mem::replace(&mut attempt.waited, true) {
+            Counters::add(&shared.told.waited);
+        }
         let deadline = began + limits.hold.unwrap_or(topology.hold);
         self.handle.want_topology();
         let woken = if self.worker.is_outdated() {
@@ -334,6 +265,7 @@ impl Session {
                 }
             }),
             Err(_elapsed) => {
+                Counters::add(&shared.told.gave_up);
                 let waited = began.elapsed().as_secs();
                 let message = format!("there has been no primary for {waited} s; try again later");
                 Ok(Err(Failure::Own(SqlState::CANNOT_CONNECT_NOW, message)))
@@ -495,16 +427,8 @@ impl Drop for Holding<'_> {
     }
 }
 
-fn bit(member: u16) -> u64 {
+pub(super) fn bit(member: u16) -> u64 {
     1 << (member % 64)
-}
-
-fn level(hint: ConsistencyHint) -> Consistency {
-    match hint {
-        ConsistencyHint::Eventual => Consistency::Eventual,
-        ConsistencyHint::Session => Consistency::Session,
-        ConsistencyHint::Strong => Consistency::Strong,
-    }
 }
 
 fn cancelled() -> Failure {

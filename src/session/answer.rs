@@ -190,6 +190,11 @@ impl Answer {
         self.front_is(Kind::Query)
     }
 
+    /// Whether a Query of the proxy's own is under way: it goes before a batch, nothing of which has begun then.
+    pub(super) fn sets_up(&self) -> bool {
+        self.owed.front().is_some_and(|owed| owed.hidden && owed.kind == Kind::Query)
+    }
+
     fn front_is(&self, kind: Kind) -> bool {
         self.owed.front().is_some_and(|owed| owed.kind == kind)
     }

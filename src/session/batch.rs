@@ -66,6 +66,26 @@ pub(super) fn cut(
     }
 }
 
+/// Whether a logged-in client may send a message with this tag.
+pub(super) fn is_known(tag: u8) -> bool {
+    matches!(
+        tag,
+        tag::QUERY
+            | tag::FUNCTION_CALL
+            | tag::PARSE
+            | tag::BIND
+            | tag::DESCRIBE
+            | tag::EXECUTE
+            | tag::CLOSE
+            | tag::SYNC
+            | tag::FLUSH
+            | tag::TERMINATE
+            | tag::COPY_DATA
+            | tag::COPY_DONE
+            | tag::COPY_FAIL
+    )
+}
+
 /// One message of a batch, with what is known of the statement it is about.
 #[derive(Debug)]
 pub(super) struct Item {

@@ -15,6 +15,11 @@ impl Session {
     /// Takes up a frame that has to be read; true to pass it on.
     pub(super) fn on_event(&mut self, event: Event<'_>, run: &mut Run) -> Result<bool, Loss> {
         match event {
+            Event::Error { fields, hidden: true, .. } if fields.is_fatal() => {
+                // The server ended while it set up: what was sent behind that has certainly not run.
+                run.sent &= !self.answer.sets_up();
+                Err(Loss::Fatal(fields.state(), fields.message().into_owned()))
+            }
             Event::Error { fields, hidden: true, .. } => {
                 Err(Loss::Setup(fields.state(), fields.message().into_owned()))
             }

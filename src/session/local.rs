@@ -94,6 +94,7 @@ impl Session {
             } else {
                 // A COMMIT ends the transaction, with an error as without.
                 self.tx = if commits { Tx::Idle } else { Tx::Lost { told: true } };
+                self.worker.shared.told.told(SqlState::SERIALIZATION_FAILURE);
                 self.error(SqlState::SERIALIZATION_FAILURE, LOST_TRANSACTION, None, None);
             }
             self.names.settle(true, 0);

@@ -9,6 +9,7 @@ use super::acquire::Failure;
 use super::batch::{End, Summary};
 use super::run::{Copying, Run};
 use super::state::Tx;
+use super::told::Counters;
 use super::{Ended, Session};
 use crate::sql::Class;
 use crate::wire::build;
@@ -65,6 +66,7 @@ impl Session {
         }
         self.names.settle(true, run.parsed);
         self.end_lost_transaction(run, summary);
+        self.worker.shared.told.told(state);
         self.error(state, &message, Some(&loss.detail()), None);
         self.close_batch(end, run);
         Ok(Next::Answered)
@@ -153,6 +155,7 @@ impl Session {
             self.relisten = true;
             return Ok(());
         }
+        Counters::add(&self.worker.shared.told.ended);
         let message = format!("the connection to the primary was lost, and with it: {}", self.pins);
         self.fatal(SqlState::ADMIN_SHUTDOWN, &message);
         Err(Ended::Fatal)

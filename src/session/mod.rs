@@ -24,6 +24,8 @@ mod run;
 mod shared;
 mod state;
 mod statements;
+mod target;
+mod told;
 mod translate;
 mod wishes;
 mod worker;
@@ -35,7 +37,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 pub use greeting::serve;
-pub use shared::{Identity, Parts, Shared};
+pub use shared::{Identity, Parts, PoolRow, Shared};
+pub use told::Told;
 pub use worker::{Mail, Worker};
 
 use self::answer::Answer;
@@ -46,6 +49,7 @@ use self::pins::Pins;
 use self::run::{Outcome, Run};
 use self::state::Tx;
 use self::statements::Names;
+use self::told::Counters;
 use self::translate::Unnamed;
 use self::worker::Pools;
 use crate::backend::{Backend, Parameters, Settings};
@@ -222,6 +226,12 @@ impl Session {
         }
         let config = &self.worker.shared.config;
         match batch::cut(&self.inbox, &mut self.scanned, config.limits.message, config.routing.retry_buffer) {
+            Ok(None)
+                if let Some(tag) = self.inbox.get(self.scanned).filter(|tag| !batch::is_known(**tag)) =>
+            {
+                self.fatal(SqlState::PROTOCOL_VIOLATION, &format!("invalid frontend message type {tag}"));
+                Err(Ended::Fatal)
+            }
             Ok(cut) => Ok(cut.map(|(len, end)| (end, len))),
             Err(error) => {
                 self.fatal(SqlState::PROTOCOL_VIOLATION, &error.to_string());
@@ -288,6 +298,7 @@ impl Session {
                     if self.on_loss(&loss, &run, end, summary)? == loss::Next::Answered {
                         return Ok(());
                     }
+                    Counters::add(&self.worker.shared.told.rerun);
                     self.worker.metrics.reroute(Reroute::Lost);
                     attempt.lost();
                 }

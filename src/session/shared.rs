@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use dashmap::DashMap;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::load::Loads;
+use super::told::{Counters, Told};
 use super::worker::Mail;
 use crate::backend::Parameters;
 use crate::config::Config;
@@ -16,7 +17,7 @@ use crate::net::tls::ClientTls;
 use crate::pool::{Budget, MemberBudget};
 use crate::scram::Credentials;
 use crate::sql::Functions;
-use crate::topology::{MemberId, Positions, Topology};
+use crate::topology::{Epoch, MemberId, Positions, Topology};
 
 /// How long what a login found out (ParameterStatus) serves the next login with the same startup packet.
 const GREETING_TTL: Duration = Duration::from_secs(60);
@@ -101,6 +102,10 @@ pub struct Shared {
     pub(super) search_ended: Notify,
     /// When any session last wrote, in nanoseconds, for `strong` reads.
     pub(super) last_write: AtomicU64,
+    pub(super) told: Counters,
+    /// The latest epoch in which a write was answered, and when its first one was.
+    first_write: ArcSwapOption<(Epoch, Instant)>,
+    written_epoch: AtomicU64,
     pool_rows: Vec<ArcSwap<Vec<PoolRow>>>,
     mailboxes: Vec<mpsc::Sender<Mail>>,
     identities: DashMap<(Box<str>, Box<str>), Arc<Identity>>,
@@ -150,6 +155,9 @@ impl Shared {
             holding_bytes: AtomicUsize::new(0),
             search_ended: Notify::new(),
             last_write: AtomicU64::new(0),
+            told: Counters::default(),
+            first_write: ArcSwapOption::empty(),
+            written_epoch: AtomicU64::new(0),
             pool_rows: parts.mailboxes.iter().map(|_| ArcSwap::default()).collect(),
             mailboxes: parts.mailboxes,
             identities: DashMap::new(),
@@ -199,6 +207,25 @@ impl Shared {
         );
         let entry = self.budgets.entry((identity.id, member));
         Arc::clone(&*entry.or_insert_with(|| Budget::new(pool.size, of_member)))
+    }
+
+    /// A write was answered in this epoch.
+    pub(super) fn wrote(&self, epoch: Epoch, now: Instant) {
+        if self.written_epoch.load(Relaxed) < epoch.0
+            && self.written_epoch.fetch_max(epoch.0, Relaxed) < epoch.0
+        {
+            self.first_write.store(Some(Arc::new((epoch, now))));
+        }
+    }
+
+    /// The latest epoch in which a write was answered, and when its first one was.
+    pub fn first_write(&self) -> Option<(u64, Instant)> {
+        self.first_write.load().as_ref().map(|first| (first.0.0, first.1))
+    }
+
+    /// What sessions were told so far.
+    pub fn told(&self) -> Told {
+        self.told.read()
     }
 
     /// All pools of all workers, as of their last sweeps.

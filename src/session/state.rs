@@ -187,6 +187,10 @@ impl Session {
         if let Copying::Data(left) = run.copying {
             self.stray = left;
         }
+        if summary.class == Class::Write {
+            // By the batch and not by what completed: a portal that is suspended (INSERT … RETURNING with a row limit) wrote.
+            self.note_write();
+        }
         self.open_batch = !run.ready;
         if run.ready {
             self.skipping = false;
@@ -303,7 +307,9 @@ impl Session {
 
     /// From here on the session's reads have to see what it wrote.
     fn fence(&mut self) {
-        let now = self.worker.shared.positions.nanos(Instant::now());
+        let now = Instant::now();
+        self.worker.shared.wrote(self.worker.topology().epoch, now);
+        let now = self.worker.shared.positions.nanos(now);
         self.fence.wrote(now);
         self.worker.shared.last_write.fetch_max(now, Relaxed);
         self.worker.shared.positions.want(now);

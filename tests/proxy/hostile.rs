@@ -67,6 +67,9 @@ fn nonsense_after_the_login_ends_only_that_session() {
         ("a zero tag", frame(0, b"")),
         ("a startup packet again", startup(&[("user", "postgres")])),
         ("SSLRequest", SSL_REQUEST.to_vec()),
+        ("a Query without its zero", frame(b'Q', b"SELECT 1")),
+        ("a Parse cut off", frame(b'P', b"\0SELECT 1")),
+        ("a Bind cut off", frame(b'B', b"\0\0\0")),
         ("in a transaction", [query("BEGIN; SELECT 1"), frame(0xee, b"")].concat()),
     ];
     for (what, bytes) in cases {
@@ -88,18 +91,16 @@ fn nonsense_after_the_login_ends_only_that_session() {
 }
 
 #[test]
-fn malformed_messages_are_answered_as_postgresql_does() {
+fn mistakes_are_answered_as_postgresql_does() {
     let world = World::shared();
     let proxy = Proxy::start(&world.status, "");
     let password = world.status.app_password.reveal();
     let sync = frame(b'S', b"");
     let cases: Vec<(&str, Vec<u8>)> = vec![
-        ("a Query without its zero", frame(b'Q', b"SELECT 1")),
-        ("a Parse cut off", [frame(b'P', b"\0SELECT 1"), sync.clone()].concat()),
-        ("a Bind cut off", [frame(b'B', b"\0\0\0"), sync.clone()].concat()),
         ("a Bind of no statement", [frame(b'B', b"\0nope\0\0\0\0\0\0\0"), sync.clone()].concat()),
         ("an Execute of no portal", [frame(b'E', b"nope\0\0\0\0\0"), sync.clone()].concat()),
-        ("a Describe of nothing", [frame(b'D', b"Xnope\0"), sync.clone()].concat()),
+        ("a Describe of no statement", [frame(b'D', b"Snope\0"), sync.clone()].concat()),
+        ("a Describe of no portal", [frame(b'D', b"Pnope\0"), sync.clone()].concat()),
         ("a Close of nothing", [frame(b'C', b"Snope\0"), sync.clone()].concat()),
         ("an empty Query", query("")),
         ("CopyData out of a COPY", [frame(b'd', b"x"), query("SELECT 1")].concat()),

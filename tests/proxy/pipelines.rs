@@ -1,1 +1,138 @@
-//! ...
+//! Pipelines: many messages before the first answer.
+
+use futures_util::future::join_all;
+
+use crate::support::raw::{Raw, frame, query};
+use crate::support::{Proxy, World, block_on, connect, told};
+
+fn statement(sql: &str) -> Vec<u8> {
+    [
+        frame(b'P', &[b"\0", sql.as_bytes(), b"\0\0\0"].concat()),
+        frame(b'B', b"\0\0\0\0\0\0\0\0"),
+        frame(b'D', b"P\0"),
+        frame(b'E', b"\0\0\0\0\0"),
+    ]
+    .concat()
+}
+
+#[test]
+fn a_pipeline_is_answered_in_order() {
+    let world = World::shared();
+    block_on(async {
+        let client = connect(&world.status, &world.proxy).await;
+        client.batch_execute("CREATE TABLE piped (id int PRIMARY KEY)").await.unwrap();
+        world.replicas_catch_up().await;
+        let insert = client.prepare("INSERT INTO piped VALUES ($1)").await.unwrap();
+        let read = client.prepare("SELECT count(*) FROM piped").await.unwrap();
+        let numbers: Vec<i32> = (1..=100).collect();
+        let all = join_all(numbers.iter().map(|n| {
+            let (client, insert, read) = (&client, &insert, &read);
+            async move {
+                // Both go out before either is answered.
+                let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [n];
+                let (wrote, seen) =
+                    tokio::join!(client.execute(insert, &parameters), client.query_one(read, &[]));
+                (wrote.unwrap(), seen.unwrap().get::<_, i64>(0))
+            }
+        }))
+        .await;
+        for (place, (wrote, seen)) in all.into_iter().enumerate() {
+            assert_eq!((wrote, seen), (1, place as i64 + 1));
+        }
+        // A failure in the middle is that statement's own.
+        let (one, two, three) = tokio::join!(
+            client.query_one("SELECT 1", &[]),
+            client.execute(&insert, &[&1_i32]),
+            client.query_one("SELECT 3", &[])
+        );
+        assert_eq!((one.unwrap().get::<_, i32>(0), three.unwrap().get::<_, i32>(0)), (1, 3));
+        assert!(told(&two.unwrap_err()).contains("23505"));
+    });
+    world.proxy.assert_healthy();
+}
+
+#[test]
+fn one_sync_ends_many_statements_as_it_does_directly() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "");
+    let direct = world.status.member(world.status.leader.as_ref().unwrap()).unwrap().direct_port;
+    let log_in = |port| Raw::log_in(port, "app", "app", world.status.app_password.reveal());
+    let (mut through, mut directly) = (log_in(proxy.port), log_in(direct));
+    for raw in [&mut through, &mut directly] {
+        raw.send(&query("CREATE TEMP TABLE synced (id int PRIMARY KEY)"));
+        assert_eq!(raw.tags(), "CZ");
+    }
+    let sync = frame(b'S', b"");
+    let cases = [
+        [statement("INSERT INTO synced VALUES (1)"), statement("SELECT count(*) FROM synced"), sync.clone()]
+            .concat(),
+        // All of it is one transaction: nothing of it stays.
+        [
+            statement("INSERT INTO synced VALUES (2)"),
+            statement("SELECT 1/0"),
+            statement("SELECT 3"),
+            sync.clone(),
+        ]
+        .concat(),
+        [statement("SELECT count(*) FROM synced"), sync.clone()].concat(),
+        [
+            statement("BEGIN"),
+            statement("INSERT INTO synced VALUES (3)"),
+            sync.clone(),
+            statement("SELECT 1"),
+            sync.clone(),
+        ]
+        .concat(),
+        [
+            statement("nonsense"),
+            sync.clone(),
+            statement("SELECT 1"),
+            sync.clone(),
+            statement("ROLLBACK"),
+            sync.clone(),
+        ]
+        .concat(),
+        [statement("SELECT 1"), frame(b'H', b""), statement("SELECT 2"), sync.clone()].concat(),
+        [sync.clone(), sync.clone(), statement(""), sync.clone()].concat(),
+        [statement("SELECT 1; SELECT 2"), sync.clone()].concat(),
+        [statement("SELECT generate_series(1, 3)"), frame(b'C', b"P\0"), sync.clone()].concat(),
+        query("SELECT 1; SELECT 2; INSERT INTO synced VALUES (4); SELECT count(*) FROM synced"),
+        query("INSERT INTO synced VALUES (5); SELECT 1/0; SELECT 1"),
+        query("SELECT count(*) FROM synced"),
+        query("BEGIN; INSERT INTO synced VALUES (6); COMMIT; SELECT 1/0"),
+        query("SELECT count(*) FROM synced;;"),
+    ];
+    for case in cases {
+        let end = query("SELECT 'the end'");
+        let mut heard = [&mut through, &mut directly].map(|raw| {
+            raw.send(&[case.clone(), end.clone()].concat());
+            let mut all = Vec::new();
+            while !all.iter().any(|(tag, body): &(u8, Vec<u8>)| *tag == b'D' && body.ends_with(b"the end")) {
+                all.extend(raw.until_ready());
+            }
+            // Where an error is in the server's source is nobody's business.
+            all.retain(|(tag, _)| *tag != b'N');
+            all
+        });
+        let directly = heard[1].split_off(0);
+        assert_eq!(heard[0], directly, "{}", String::from_utf8_lossy(&case));
+    }
+    proxy.assert_healthy();
+}
+
+#[test]
+fn rows_come_in_portions() {
+    let world = World::shared();
+    block_on(async {
+        let mut client = connect(&world.status, &world.proxy).await;
+        let transaction = client.transaction().await.unwrap();
+        let portal = transaction.bind("SELECT generate_series(1, 100)", &[]).await.unwrap();
+        let mut seen = 0;
+        for size in [30, 30, 40, 10] {
+            seen += transaction.query_portal(&portal, size).await.unwrap().len();
+        }
+        assert_eq!(seen, 100);
+        transaction.commit().await.unwrap();
+    });
+    world.proxy.assert_healthy();
+}

@@ -1,1 +1,96 @@
-//! ...
+//! Few backends for many sessions.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::{join_all, try_join_all};
+
+use crate::support::{Proxy, World, application, block_on, connect, connect_as, on_leader, one, told};
+
+#[test]
+fn fifty_sessions_share_two_backends() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "pool.size = 2");
+    on_leader(
+        &world.status,
+        "CREATE TABLE shared_by_fifty (session int, n int); GRANT ALL ON shared_by_fifty TO app",
+    );
+    block_on(async {
+        let clients = try_join_all((0..50).map(|n| {
+            let mut config = application(&world.status, proxy.port);
+            config.application_name(format!("one of fifty {n}"));
+            async move { Ok::<_, ()>(connect_as(&config).await) }
+        }))
+        .await
+        .unwrap();
+        assert_eq!(proxy.metric("pgha_sessions", "pgha_sessions"), 50.0);
+        let run = |client, session| async move {
+            let client: &tokio_postgres::Client = client;
+            for n in 0..10 {
+                client.batch_execute("BEGIN").await?;
+                client.batch_execute(&format!("INSERT INTO shared_by_fifty VALUES ({session}, {n})")).await?;
+                client.batch_execute("SELECT pg_sleep(0.001)").await?;
+                client.batch_execute("COMMIT").await?;
+            }
+            Ok::<_, tokio_postgres::Error>(())
+        };
+        let work = try_join_all(clients.iter().enumerate().map(|(n, client)| run(client, n)));
+        let watch = async {
+            let mut most = 0;
+            loop {
+                let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'one of fifty%'";
+                most = most.max(on_leader(&world.status, sql).parse::<u32>().unwrap());
+                assert!(most <= 2, "{most} backends");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            done = work => done.unwrap(),
+            () = watch => unreachable!(),
+        };
+        assert_eq!(one(&clients[0], "/* pgha: primary */ SELECT count(*) FROM shared_by_fifty").await, "500");
+    });
+    proxy.assert_healthy();
+}
+
+#[test]
+fn a_wait_for_a_backend_ends_in_time() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "[pool]\nsize = 1\nwait = '500ms'\nmax_waiting = 2\n");
+    block_on(async {
+        let holder = connect(&world.status, &proxy).await;
+        let others = join_all((0..4).map(|_| connect(&world.status, &proxy))).await;
+        holder.batch_execute("BEGIN; CREATE TEMP TABLE holds (n int) ON COMMIT DROP").await.unwrap();
+        let began = Instant::now();
+        let answers =
+            join_all(others.iter().map(|client| client.batch_execute("/* pgha: primary */ SELECT 1"))).await;
+        for answer in answers {
+            let told = told(&answer.unwrap_err());
+            assert!(told.starts_with("ERROR 53300"), "{told}");
+        }
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        // The sessions live.
+        holder.batch_execute("COMMIT").await.unwrap();
+        for client in &others {
+            client.batch_execute("/* pgha: primary */ SELECT 1").await.unwrap();
+        }
+    });
+    proxy.assert_healthy();
+}
+
+#[test]
+fn session_mode_keeps_one_backend() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "pool.mode = 'session'\nrouting.reads = 'primary'");
+    block_on(async {
+        let client = connect(&world.status, &proxy).await;
+        let pid = one(&client, "SELECT pg_backend_pid()").await;
+        let others = join_all((0..3).map(|_| connect(&world.status, &proxy))).await;
+        for other in &others {
+            assert_ne!(one(other, "SELECT pg_backend_pid()").await, pid);
+            assert_eq!(one(&client, "SELECT pg_backend_pid()").await, pid);
+        }
+        client.batch_execute("CREATE TEMP TABLE kept (n int)").await.unwrap();
+        assert_eq!(one(&client, "SELECT count(*) FROM kept").await, "0");
+    });
+    proxy.assert_healthy();
+}

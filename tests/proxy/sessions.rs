@@ -1,1 +1,189 @@
-//! ...
+//! What a session keeps, whichever backend serves it.
+
+use std::time::Duration;
+
+use tokio_postgres::{AsyncMessage, NoTls};
+
+use crate::support::{Proxy, World, application, block_on, connect, connect_as, one, told};
+
+#[test]
+fn settings_are_each_sessions_own_on_every_backend() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "pool.size = 1");
+    block_on(async {
+        let (a, b) = (connect(&world.status, &proxy).await, connect(&world.status, &proxy).await);
+        let default = one(&b, "SHOW work_mem").await;
+        a.batch_execute(
+            "SET work_mem = '11MB'; SET search_path = 'of a', public; SET TIME ZONE 'Asia/Tokyo'",
+        )
+        .await
+        .unwrap();
+        a.batch_execute("SET application_name = 'o''clock \\ \"x\"'").await.unwrap();
+        a.batch_execute("SET my.own = 'mine'").await.unwrap();
+        for hint in ["", "/* pgha: primary */ ", "/* pgha: replica */ "].into_iter().cycle().take(12) {
+            let all = "SELECT current_setting('work_mem') || current_setting('search_path') || current_setting('timezone')
+                       || current_setting('application_name') || current_setting('my.own', true)";
+            let of_a = one(&a, &format!("{hint}{all}")).await;
+            assert_eq!(of_a, "11MB\"of a\", publicAsia/Tokyoo'clock \\ \"x\"mine");
+            assert_eq!(one(&b, &format!("{hint}SHOW work_mem")).await, default);
+            assert_eq!(
+                one(&b, &format!("{hint}SELECT coalesce(current_setting('my.own', true), '')")).await,
+                ""
+            );
+        }
+        a.batch_execute("RESET ALL").await.unwrap();
+        for _ in 0..6 {
+            assert_eq!(one(&a, "SHOW work_mem").await, default);
+        }
+        assert_eq!(one(&a, "SHOW search_path").await, "\"$user\", public");
+        a.batch_execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY").await.unwrap();
+        assert!(
+            told(&a.batch_execute("CREATE TABLE not_allowed (n int)").await.unwrap_err()).contains("25006")
+        );
+        b.batch_execute("CREATE TABLE allowed (n int); DROP TABLE allowed").await.unwrap();
+        a.batch_execute("DISCARD ALL").await.unwrap();
+        a.batch_execute("CREATE TABLE allowed (n int); DROP TABLE allowed").await.unwrap();
+    });
+    proxy.assert_healthy();
+}
+
+#[test]
+fn settings_of_the_startup_packet_hold() {
+    let world = World::shared();
+    block_on(async {
+        let mut config = application(&world.status, world.proxy.port);
+        config.options("-c work_mem=13MB -c my.own=a\\ b").application_name("first name");
+        let client = connect_as(&config).await;
+        for _ in 0..6 {
+            assert_eq!(one(&client, "SHOW work_mem").await, "13MB");
+            assert_eq!(one(&client, "SHOW my.own").await, "a b");
+            assert_eq!(one(&client, "SHOW application_name").await, "first name");
+        }
+        client.batch_execute("SET work_mem = '14MB'").await.unwrap();
+        client.batch_execute("RESET work_mem").await.unwrap();
+        assert_eq!(one(&client, "SHOW work_mem").await, "13MB");
+    });
+    world.proxy.assert_healthy();
+}
+
+#[test]
+fn roles_are_taken_on_and_given_back() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "pool.size = 1");
+    crate::support::on_leader(&world.status, "CREATE ROLE taken_on; GRANT taken_on TO app");
+    block_on(async {
+        world.replicas_catch_up().await;
+        let (a, b) = (connect(&world.status, &proxy).await, connect(&world.status, &proxy).await);
+        a.batch_execute("SET ROLE taken_on").await.unwrap();
+        for _ in 0..6 {
+            assert_eq!(one(&a, "SELECT current_user").await, "taken_on");
+            assert_eq!(one(&b, "SELECT current_user").await, "app");
+        }
+        a.batch_execute("RESET ROLE").await.unwrap();
+        for _ in 0..6 {
+            assert_eq!(one(&a, "SELECT current_user").await, "app");
+        }
+        assert!(told(&a.batch_execute("SET ROLE postgres").await.unwrap_err()).contains("42501"));
+        assert_eq!(one(&a, "SELECT current_user").await, "app");
+    });
+    proxy.assert_healthy();
+}
+
+#[test]
+fn temporary_tables_stay_with_their_session() {
+    let world = World::shared();
+    block_on(async {
+        let (a, b) = (connect(&world.status, &world.proxy).await, connect(&world.status, &world.proxy).await);
+        a.batch_execute("CREATE TEMP TABLE own (n int)").await.unwrap();
+        for n in 1..=10 {
+            a.batch_execute(&format!("INSERT INTO own VALUES ({n})")).await.unwrap();
+            assert_eq!(one(&a, "SELECT count(*) FROM own").await, n.to_string());
+            assert!(told(&b.batch_execute("SELECT FROM own").await.unwrap_err()).contains("42P01"));
+        }
+        drop(a);
+        // What it leaves is nobody's: no other session may find it.
+        for _ in 0..10 {
+            let c = connect(&world.status, &world.proxy).await;
+            assert!(
+                told(&c.batch_execute("/* pgha: primary */ SELECT FROM own").await.unwrap_err())
+                    .contains("42P01")
+            );
+        }
+        b.batch_execute("CREATE TEMP TABLE own (n int); DISCARD ALL").await.unwrap();
+        assert!(b.batch_execute("SELECT FROM own").await.is_err());
+    });
+    world.proxy.assert_healthy();
+}
+
+#[test]
+fn sql_prepare_cursors_and_sequences_stay_with_their_session() {
+    let world = World::shared();
+    block_on(async {
+        let (a, b) = (connect(&world.status, &world.proxy).await, connect(&world.status, &world.proxy).await);
+        a.batch_execute("PREPARE p AS SELECT 'of a'").await.unwrap();
+        b.batch_execute("PREPARE p AS SELECT 'of b'").await.unwrap();
+        assert_eq!(one(&a, "EXECUTE p").await, "of a");
+        assert_eq!(one(&b, "EXECUTE p").await, "of b");
+        a.batch_execute("DECLARE c CURSOR WITH HOLD FOR SELECT generate_series(1, 5)").await.unwrap();
+        assert_eq!(one(&a, "FETCH c").await, "1");
+        assert_eq!(one(&a, "FETCH c").await, "2");
+        assert!(told(&b.batch_execute("FETCH c").await.unwrap_err()).contains("34000"));
+        let (c, d) = (connect(&world.status, &world.proxy).await, connect(&world.status, &world.proxy).await);
+        c.batch_execute("CREATE SEQUENCE numbers_of_sessions").await.unwrap();
+        assert!(told(&d.batch_execute("SELECT lastval()").await.unwrap_err()).contains("55000"));
+        assert_eq!(one(&c, "SELECT nextval('numbers_of_sessions')").await, "1");
+        assert_eq!(one(&d, "SELECT nextval('numbers_of_sessions')").await, "2");
+        assert_eq!(one(&c, "SELECT currval('numbers_of_sessions')").await, "1");
+        assert_eq!(one(&d, "SELECT lastval()").await, "2");
+    });
+    world.proxy.assert_healthy();
+}
+
+#[test]
+fn notifications_reach_who_listens() {
+    let world = World::shared();
+    block_on(async {
+        let (listener, mut connection) =
+            application(&world.status, world.proxy.port).connect(NoTls).await.unwrap();
+        let (send, mut heard) = tokio::sync::mpsc::channel(100);
+        tokio::spawn(async move {
+            while let Some(message) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+                if let Ok(AsyncMessage::Notification(notification)) = message {
+                    drop(send.send(format!("{}: {}", notification.channel(), notification.payload())).await);
+                }
+            }
+        });
+        let speaker = connect(&world.status, &world.proxy).await;
+        listener.batch_execute("LISTEN news").await.unwrap();
+        for n in 0..5 {
+            speaker.batch_execute(&format!("NOTIFY news, 'number {n}'")).await.unwrap();
+            let said = tokio::time::timeout(Duration::from_secs(10), heard.recv()).await.unwrap();
+            assert_eq!(said.unwrap(), format!("news: number {n}"));
+            assert_eq!(one(&listener, "SELECT 'asked meanwhile'").await, "asked meanwhile");
+        }
+        listener.batch_execute("UNLISTEN *").await.unwrap();
+        speaker.batch_execute("NOTIFY news, 'unheard'").await.unwrap();
+        listener.batch_execute("LISTEN news; NOTIFY news, 'own'").await.unwrap();
+        let said = tokio::time::timeout(Duration::from_secs(10), heard.recv()).await.unwrap();
+        assert_eq!(said.unwrap(), "news: own");
+    });
+    world.proxy.assert_healthy();
+}
+
+#[test]
+fn advisory_locks_are_the_sessions() {
+    let world = World::shared();
+    block_on(async {
+        let (a, b) = (connect(&world.status, &world.proxy).await, connect(&world.status, &world.proxy).await);
+        assert_eq!(one(&a, "SELECT pg_try_advisory_lock(4711)").await, "t");
+        for _ in 0..5 {
+            assert_eq!(one(&b, "SELECT pg_try_advisory_lock(4711)").await, "f");
+        }
+        assert_eq!(one(&a, "SELECT pg_advisory_unlock(4711)").await, "t");
+        assert_eq!(one(&b, "SELECT pg_try_advisory_lock(4711)").await, "t");
+        drop(b);
+        // The end of its session frees it.
+        a.batch_execute("SET lock_timeout = '10s'; SELECT pg_advisory_lock(4711)").await.unwrap();
+    });
+    world.proxy.assert_healthy();
+}

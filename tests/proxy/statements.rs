@@ -1,1 +1,141 @@
-//! ...
+//! Prepared statements, named and unnamed, over backends that change under them.
+
+use futures_util::future::try_join_all;
+
+use crate::support::raw::{Raw, frame, query};
+use crate::support::{Proxy, World, application, block_on, connect, connect_as, one, told};
+
+/// Parse, Bind, Execute.
+fn parse(name: &str, sql: &str) -> Vec<u8> {
+    frame(b'P', &[name.as_bytes(), b"\0", sql.as_bytes(), b"\0\0\0"].concat())
+}
+
+fn bind(name: &str) -> Vec<u8> {
+    frame(b'B', &[b"\0", name.as_bytes(), b"\0\0\0\0\0\0\0"].concat())
+}
+
+fn execute() -> Vec<u8> {
+    frame(b'E', b"\0\0\0\0\0")
+}
+
+fn sync() -> Vec<u8> {
+    frame(b'S', b"")
+}
+
+/// The first column of every row among these messages.
+fn values(messages: &[(u8, Vec<u8>)]) -> Vec<String> {
+    let rows = messages.iter().filter(|(tag, _)| *tag == b'D');
+    rows.map(|(_, body)| String::from_utf8_lossy(&body[6..]).into_owned()).collect()
+}
+
+#[test]
+fn prepared_statements_live_on_whichever_backend() {
+    let world = World::shared();
+    block_on(async {
+        let client = connect(&world.status, &world.proxy).await;
+        client
+            .batch_execute("CREATE TABLE prepared (id int PRIMARY KEY, name text); INSERT INTO prepared VALUES (1, 'one'), (2, 'two')")
+            .await
+            .unwrap();
+        world.replicas_catch_up().await;
+        let client = connect(&world.status, &world.proxy).await;
+        let read = client.prepare("SELECT name FROM prepared WHERE id = $1").await.unwrap();
+        let write =
+            client.prepare("UPDATE prepared SET name = $2 WHERE id = $1 RETURNING name").await.unwrap();
+        for n in 0..30 {
+            let row = client.query_one(&read, &[&2_i32]).await.unwrap();
+            assert_eq!(row.get::<_, String>(0), "two");
+            let name = format!("one, {n}");
+            let row = client.query_one(&write, &[&1_i32, &name]).await.unwrap();
+            assert_eq!(row.get::<_, String>(0), name);
+            assert_eq!(client.query_one(&read, &[&1_i32]).await.unwrap().get::<_, String>(0), name);
+        }
+        // A plan that a changed table makes invalid fails as it does directly, and once parsed again is right.
+        client.batch_execute("ALTER TABLE prepared ADD extra int DEFAULT 7").await.unwrap();
+        let all = client.prepare("SELECT * FROM prepared WHERE id = $1").await.unwrap();
+        assert_eq!(client.query_one(&all, &[&1_i32]).await.unwrap().len(), 3);
+        client.batch_execute("ALTER TABLE prepared DROP extra").await.unwrap();
+        let error = client.query_one(&all, &[&1_i32]).await.unwrap_err();
+        assert!(told(&error).contains("cached plan must not change result type"), "{error}");
+        let all = client.prepare("SELECT * FROM prepared WHERE id = $1").await.unwrap();
+        assert_eq!(client.query_one(&all, &[&1_i32]).await.unwrap().len(), 2);
+    });
+    world.proxy.assert_healthy();
+}
+
+#[test]
+fn one_name_is_each_sessions_own() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "pool.size = 1\nlisten.workers = 1");
+    let log_in = || Raw::log_in(proxy.port, "app", "app", world.status.app_password.reveal());
+    let (mut a, mut b) = (log_in(), log_in());
+    a.send(&[parse("same", "SELECT 'of a'"), sync()].concat());
+    b.send(&[parse("same", "SELECT 'of b'"), sync()].concat());
+    assert_eq!((a.tags(), b.tags()), ("1Z".to_owned(), "1Z".to_owned()));
+    // The unnamed one too.
+    a.send(&[parse("", "SELECT 'unnamed a'"), sync()].concat());
+    b.send(&[parse("", "SELECT 'unnamed b'"), sync()].concat());
+    assert_eq!((a.tags(), b.tags()), ("1Z".to_owned(), "1Z".to_owned()));
+    for _ in 0..3 {
+        for (raw, own) in [(&mut a, "a"), (&mut b, "b")] {
+            raw.send(&[bind("same"), execute(), bind(""), execute(), sync()].concat());
+            assert_eq!(values(&raw.until_ready()), [format!("of {own}"), format!("unnamed {own}")]);
+        }
+    }
+    // A name in use is refused, an unknown one too; closed, it is free.
+    a.send(&[parse("same", "SELECT 1"), bind("same"), sync()].concat());
+    assert_eq!(a.tags(), "EZ");
+    a.send(
+        &[frame(b'C', b"Ssame\0"), parse("same", "SELECT 'again'"), bind("same"), execute(), sync()].concat(),
+    );
+    assert_eq!(values(&a.until_ready()), ["again"]);
+    b.send(&[bind("same"), execute(), sync()].concat());
+    assert_eq!(values(&b.until_ready()), ["of b"]);
+    a.send(&[bind("never"), execute(), sync()].concat());
+    assert_eq!(a.tags(), "EZ");
+    // A failed Parse leaves nothing under its name.
+    a.send(&[parse("bad", "SELECT nonsense FROM nowhere"), sync()].concat());
+    assert_eq!(a.tags(), "EZ");
+    a.send(&[parse("bad", "SELECT 'good now'"), bind("bad"), execute(), sync()].concat());
+    assert_eq!(values(&a.until_ready()), ["good now"]);
+    // A simple Query drops the unnamed statement, DEALLOCATE ALL the named ones.
+    a.send(&[query("SELECT 1"), bind(""), execute(), sync()].concat());
+    assert_eq!(a.tags(), "TDCZ");
+    assert_eq!(a.tags(), "EZ");
+    a.send(&[query("DEALLOCATE ALL"), bind("same"), sync()].concat());
+    assert_eq!(a.tags(), "CZ");
+    assert_eq!(a.tags(), "EZ");
+    proxy.assert_healthy();
+}
+
+#[test]
+fn many_sessions_share_few_backends_and_mix_up_nothing() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "pool.size = 2");
+    block_on(async {
+        let sessions = (0..50_i32).map(|n| {
+            let proxy = &proxy;
+            async move {
+                let mut config = application(&world.status, proxy.port);
+                config.application_name(format!("session {n}"));
+                let client = connect_as(&config).await;
+                let own = client
+                    .prepare(&format!("SELECT $1::int + {n}, current_setting('application_name')"))
+                    .await?;
+                for k in 0..20_i32 {
+                    let row = client.query_one(&own, &[&k]).await?;
+                    assert_eq!(row.get::<_, i32>(0), n + k);
+                    assert_eq!(row.get::<_, String>(1), format!("session {n}"));
+                    let row = client.query_one("/* pgha: primary */ SELECT $1::int * 2", &[&n]).await?;
+                    assert_eq!(row.get::<_, i32>(0), n * 2);
+                }
+                Ok::<_, tokio_postgres::Error>(())
+            }
+        });
+        try_join_all(sessions).await.unwrap();
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND application_name LIKE 'session %'";
+        let backends: u32 = one(&connect(&world.status, &proxy).await, sql).await.parse().unwrap();
+        assert!((1..=2).contains(&backends), "{backends} backends on the primary");
+    });
+    proxy.assert_healthy();
+}

@@ -1,1 +1,105 @@
-//! ...
+//! Transactions, savepoints, and what a rollback undoes.
+
+use crate::support::{World, block_on, connect, one, told};
+
+#[test]
+fn a_transaction_is_one_backends_and_all_or_nothing() {
+    let world = World::shared();
+    block_on(async {
+        let (client, other) =
+            (connect(&world.status, &world.proxy).await, connect(&world.status, &world.proxy).await);
+        client.batch_execute("CREATE TABLE whole (n int)").await.unwrap();
+        client.batch_execute("BEGIN").await.unwrap();
+        let pid = one(&client, "SELECT pg_backend_pid()").await;
+        client.batch_execute("INSERT INTO whole VALUES (1)").await.unwrap();
+        assert_eq!(one(&client, "SELECT count(*) FROM whole").await, "1");
+        assert_eq!(one(&other, "/* pgha: primary */ SELECT count(*) FROM whole").await, "0");
+        assert_eq!(one(&client, "SELECT pg_backend_pid()").await, pid);
+        client.batch_execute("COMMIT").await.unwrap();
+        assert_eq!(one(&other, "/* pgha: primary */ SELECT count(*) FROM whole").await, "1");
+
+        client.batch_execute("BEGIN; INSERT INTO whole VALUES (2)").await.unwrap();
+        assert!(told(&client.batch_execute("SELECT 1/0").await.unwrap_err()).contains("22012"));
+        let aborted =
+            "ERROR 25P02: current transaction is aborted, commands ignored until end of transaction block";
+        assert_eq!(told(&client.batch_execute("INSERT INTO whole VALUES (3)").await.unwrap_err()), aborted);
+        // As PostgreSQL has it, COMMIT of a failed transaction rolls back without an error.
+        client.batch_execute("COMMIT").await.unwrap();
+        assert_eq!(one(&client, "SELECT count(*) FROM whole").await, "1");
+
+        client.batch_execute("BEGIN; SAVEPOINT a; INSERT INTO whole VALUES (4)").await.unwrap();
+        client.batch_execute("SAVEPOINT b").await.unwrap();
+        assert!(client.batch_execute("SELECT 1/0").await.is_err());
+        client.batch_execute("ROLLBACK TO b").await.unwrap();
+        client.batch_execute("INSERT INTO whole VALUES (5); RELEASE b; ROLLBACK TO a; INSERT INTO whole VALUES (6); COMMIT").await.unwrap();
+        assert_eq!(one(&client, "SELECT string_agg(n::text, ',' ORDER BY n) FROM whole").await, "1,6");
+        client.batch_execute("BEGIN; INSERT INTO whole VALUES (7); COMMIT AND CHAIN; INSERT INTO whole VALUES (8); ROLLBACK").await.unwrap();
+        assert_eq!(one(&client, "SELECT string_agg(n::text, ',' ORDER BY n) FROM whole").await, "1,6,7");
+        // Serializable and read-write ones belong to the primary.
+        client.batch_execute("BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY").await.unwrap();
+        assert_eq!(one(&client, "SELECT count(*) FROM whole").await, "3");
+        client
+            .batch_execute(
+                "COMMIT; BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE; INSERT INTO whole VALUES (9)",
+            )
+            .await
+            .unwrap();
+        client.batch_execute("ROLLBACK").await.unwrap();
+    });
+    world.proxy.assert_healthy();
+}
+
+#[test]
+fn a_client_that_goes_leaves_no_open_transaction() {
+    let world = World::shared();
+    block_on(async {
+        let witness = connect(&world.status, &world.proxy).await;
+        witness.batch_execute("CREATE TABLE left_open (n int PRIMARY KEY)").await.unwrap();
+        for end in 0..2 {
+            let client = connect(&world.status, &world.proxy).await;
+            client.batch_execute("BEGIN; INSERT INTO left_open VALUES (1)").await.unwrap();
+            if end == 1 {
+                assert!(client.batch_execute("SELECT 1/0").await.is_err());
+            }
+            drop(client);
+        }
+        // It would wait for the lock of a transaction that is still open.
+        witness.batch_execute("SET lock_timeout = '10s'; INSERT INTO left_open VALUES (1)").await.unwrap();
+    });
+    world.proxy.assert_healthy();
+}
+
+#[test]
+fn settings_follow_their_transaction() {
+    let world = World::shared();
+    block_on(async {
+        let client = connect(&world.status, &world.proxy).await;
+        let show = "SHOW work_mem";
+        let before = one(&client, show).await;
+        client.batch_execute("BEGIN").await.unwrap();
+        client.batch_execute("SET work_mem = '5MB'").await.unwrap();
+        client.batch_execute("SAVEPOINT s; SET work_mem = '6MB'").await.unwrap();
+        assert_eq!(one(&client, show).await, "6MB");
+        client.batch_execute("ROLLBACK TO s").await.unwrap();
+        assert_eq!(one(&client, show).await, "5MB");
+        client.batch_execute("SET LOCAL work_mem = '7MB'").await.unwrap();
+        assert_eq!(one(&client, show).await, "7MB");
+        client.batch_execute("COMMIT").await.unwrap();
+        for _ in 0..6 {
+            assert_eq!(one(&client, show).await, "5MB");
+        }
+        client.batch_execute("BEGIN; SET work_mem = '9MB'; ROLLBACK").await.unwrap();
+        assert_eq!(one(&client, show).await, "5MB");
+        client.batch_execute("BEGIN; SET work_mem = '9MB'").await.unwrap();
+        client.batch_execute("ROLLBACK").await.unwrap();
+        for _ in 0..6 {
+            assert_eq!(one(&client, show).await, "5MB");
+        }
+        assert!(client.batch_execute("SET work_mem = 'nonsense'").await.is_err());
+        client.batch_execute("RESET work_mem").await.unwrap();
+        for _ in 0..6 {
+            assert_eq!(one(&client, show).await, before);
+        }
+    });
+    world.proxy.assert_healthy();
+}

@@ -1,0 +1,100 @@
+//! Where a batch goes: what the session asks of [`routing::decide`], and what a replica must have replayed for it.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use super::Session;
+use super::acquire::{Attempt, bit};
+use super::state::Tx;
+use crate::config::{Consistency, PoolMode, Reads};
+use crate::routing::{self, Ask, Fence, Target};
+use crate::sql::{Class, ConsistencyHint};
+use crate::topology::{Epoch, MemberId, Topology};
+
+impl Session {
+    /// Chooses the batch's target.
+    pub(super) fn target(&mut self, attempt: &Attempt, topology: &Topology) -> Target {
+        let transaction_read_only = match &self.tx {
+            Tx::Deferred { modes, .. } => {
+                Some(!modes.serializable && modes.read_only.unwrap_or_else(|| self.default_read_only()))
+            }
+            _ => attempt.begins,
+        };
+        let wishes = self.wishes();
+        let fence = self.fence_for(attempt.consistency.map(level).or(wishes.consistency), topology.epoch);
+        let shared = &self.worker.shared;
+        let search = attempt.class == Class::VectorRead;
+        let ask = Ask {
+            class: if attempt.writes { Class::Write } else { attempt.class },
+            transaction_read_only,
+            hint: attempt.hint.or(wishes.route),
+            split: shared.config.routing.reads == Reads::Replicas
+                && shared.config.pool.mode == PoolMode::Transaction
+                && !self.pins.any(),
+            balance: shared.loads.balance(search),
+        };
+        let turn = if search { &self.worker.searches } else { &self.worker.reads };
+        let ready = |id: MemberId| {
+            attempt.avoid & bit(id.0) == 0
+                && (!search || shared.loads.has_room_for_search(id))
+                && (fence == Fence::None
+                    || fence.is_reached(shared.positions.replayed_in(id, topology.epoch)))
+        };
+        let target = routing::decide(topology, &ask, turn, ready, |id| shared.loads.of(id, search));
+        self.because = match target {
+            Target::Primary(routing::Reason::Write) | Target::Replica(_) => None,
+            Target::Primary(reason) => Some(reason.as_str()),
+        };
+        if target == Target::Primary(routing::Reason::Fence) {
+            shared.positions.want(shared.positions.nanos(Instant::now()));
+        }
+        target
+    }
+
+    /// Whether a search goes to the primary for no other reason than that the replicas have as many as they may.
+    pub(super) fn searches_are_full(&self, attempt: &Attempt, topology: &Topology, target: Target) -> bool {
+        let loads = &self.worker.shared.loads;
+        attempt.class == Class::VectorRead
+            && target == Target::Primary(routing::Reason::Fence)
+            && self.fence == Fence::None
+            && topology.members.iter().any(|member| {
+                member.serves_reads
+                    && attempt.avoid & bit(member.id.0) == 0
+                    && !loads.has_room_for_search(member.id)
+            })
+    }
+
+    /// What a replica must have replayed for a read at this consistency.
+    fn fence_for(&mut self, wished: Option<Consistency>, epoch: Epoch) -> Fence {
+        let shared = &self.worker.shared;
+        let reading = || shared.positions.reading();
+        match wished.unwrap_or(shared.config.routing.consistency) {
+            Consistency::Eventual => Fence::None,
+            Consistency::Session => {
+                if self.fence != Fence::None {
+                    self.fence.resolve(reading(), epoch);
+                }
+                self.fence
+            }
+            Consistency::Strong => {
+                let mut fence = Fence::default();
+                match shared.last_write.load(Relaxed) {
+                    0 => {}
+                    at => {
+                        fence.wrote(at);
+                        fence.resolve(reading(), epoch);
+                    }
+                }
+                fence
+            }
+        }
+    }
+}
+
+fn level(hint: ConsistencyHint) -> Consistency {
+    match hint {
+        ConsistencyHint::Eventual => Consistency::Eventual,
+        ConsistencyHint::Session => Consistency::Session,
+        ConsistencyHint::Strong => Consistency::Strong,
+    }
+}
