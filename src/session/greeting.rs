@@ -84,6 +84,7 @@ impl Session {
             skipping: false,
             stray: 0,
             wishes: (Arc::clone(&base), super::wishes::Wishes::of(&base)),
+            search_settings: None,
             last: None,
             because: None,
             base,
@@ -146,7 +147,7 @@ impl Session {
                 return Err(self.refuse(login, &failure));
             }
             let mut run = Run::new(self, &summary, &attempt);
-            self.prepare_backend();
+            self.prepare_backend(false);
             match self.relay(&mut run).await {
                 Outcome::Settled => break,
                 Outcome::ClientGone => return Err(Ended::Client),

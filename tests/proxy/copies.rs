@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt, TryStreamExt, stream};
+use futures_util::{SinkExt, TryStreamExt, stream};
 use tokio_postgres::{AsyncMessage, NoTls};
 
 use crate::support::raw::{Raw, frame, query};
@@ -94,33 +94,37 @@ fn a_copy_that_fails_at_once_drops_what_was_sent_ahead() {
 fn a_large_result_streams_through_little_memory() {
     let world = World::shared();
     let proxy = Proxy::start(&world.status, "");
-    block_on(async {
-        let client = connect(&world.status, &proxy).await;
-        assert_eq!(one(&client, "SELECT 1").await, "1");
-        let before = proxy.memory();
-        let rows = client
-            .query_raw("SELECT repeat('x', 10000) FROM generate_series(1, 12000)", [] as [&str; 0])
-            .await
-            .unwrap();
-        tokio::pin!(rows);
-        let (mut bytes, mut highest) = (0, 0);
-        while let Some(row) = rows.next().await {
-            bytes += row.unwrap().get::<_, &str>(0).len();
-            if bytes % 10_000_000 == 0 {
-                highest = highest.max(proxy.memory());
-            }
+    let mut raw = Raw::log_in(proxy.port, "app", "app", world.status.app_password.reveal());
+    raw.send(&query("SELECT 1"));
+    raw.until_ready();
+    let before = proxy.memory();
+    let bounded = || assert!(proxy.memory() < before + (16 << 20), "{before} grew to {}", proxy.memory());
+    raw.send(&query("SELECT repeat('x', 100000) FROM generate_series(1, 1200)"));
+    let mut bytes = 0;
+    loop {
+        let (tag, body) = raw.receive().expect("a message");
+        match tag {
+            b'D' => bytes += body.len() - 6,
+            b'Z' => break,
+            _ => {}
         }
-        assert_eq!(bytes, 120_000_000);
-        assert!(highest < before + (16 << 20), "{before} grew to {highest}");
-        // One row of 100 MB, too.
-        let row = client.query_one("SELECT repeat('y', 100000000)", &[]).await.unwrap();
-        assert_eq!(row.get::<_, &str>(0).len(), 100_000_000);
-        assert!(proxy.memory() < before + (16 << 20), "{before} grew to {}", proxy.memory());
-        // And one in the other direction.
-        let long = "z".repeat(50_000_000);
-        let row = client.query_one("SELECT length($1::text)", &[&long]).await.unwrap();
-        assert_eq!(row.get::<_, i32>(0), 50_000_000);
-    });
+        if bytes % 20_000_000 == 0 {
+            bounded();
+        }
+    }
+    assert_eq!(bytes, 120_000_000);
+    // One row of 100 MB, too.
+    raw.send(&query("SELECT repeat('y', 100000000)"));
+    let row = raw.until_ready().into_iter().find(|(tag, _)| *tag == b'D').expect("a row");
+    assert_eq!(row.1.len(), 100_000_006);
+    bounded();
+    // And a long one in the other direction.
+    raw.send(&query(&format!("SELECT length('{}')", "z".repeat(50_000_000))));
+    let row = raw.until_ready().into_iter().find(|(tag, _)| *tag == b'D').expect("a row");
+    assert!(row.1.ends_with(b"50000000"));
+    raw.send(&query("COPY (SELECT repeat('c', 100000) FROM generate_series(1, 500)) TO STDOUT"));
+    assert_eq!(raw.until_ready().iter().filter(|(tag, _)| *tag == b'd').count(), 500);
+    drop(raw);
     proxy.assert_healthy();
 }
 
