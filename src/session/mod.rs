@@ -1,8 +1,8 @@
 //! The data path: one task a client, on one worker thread.
 //!
-//! A session reads a batch ([`batch`]), asks routing for a target, takes a backend ([`acquire`]), sends the batch as that
-//! backend needs it ([`translate`]) and passes the answer on ([`relay`], [`answer`]). What completes changes the session's own
-//! state ([`state`]); what breaks is answered by the rules of [`loss`]. It knows the topology as a snapshot and never where that
+//! A session reads a batch (`batch`), asks routing for a target, takes a backend (`acquire`), sends the batch as that
+//! backend needs it (`translate`) and passes the answer on (`relay`, `answer`). What completes changes the session's own
+//! state (`state`); what breaks is answered by the rules of `loss`. It knows the topology as a snapshot and never where that
 //! comes from.
 
 mod acquire;
