@@ -364,6 +364,11 @@ impl Session {
                 attempt.tries += 1;
                 Ok(None)
             }
+            // A replica may not know yet what the primary does: a new database, a new password.
+            Err(AcquireError::Refused(_) | AcquireError::Login(_)) if !primary => {
+                attempt.avoid |= bit(pool.member());
+                Ok(None)
+            }
             Err(AcquireError::Refused(body)) => Err(Failure::Server(body)),
             Err(AcquireError::Login(why)) => {
                 Err(Failure::Own(SqlState::UNABLE_TO_CONNECT, format!("the proxy could not log in: {why}")))
