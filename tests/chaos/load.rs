@@ -70,8 +70,9 @@ impl Load {
             clients.spawn(one.run());
         }
         let scripts = [("load_psycopg.py", 101), ("load_asyncpg.py", 201)];
-        let scripts =
-            scripts.map(|(script, first)| spawn_script(stage.runtime(), script, stage.dsn(), first, journal)).into();
+        let scripts = scripts
+            .map(|(script, first)| spawn_script(stage.runtime(), script, stage.dsn(), first, journal))
+            .into();
         Self { stop, clients, scripts }
     }
 

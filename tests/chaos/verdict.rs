@@ -47,8 +47,10 @@ impl Evidence {
         let lines: String =
             entries.iter().map(|entry| serde_json::to_string(entry).expect("JSON") + "\n").collect();
         std::fs::write(stage.folder.join("journal.jsonl"), lines).expect("the journal");
-        let lines: String =
-            taken.iter().map(|taken| format!("{:.3} {} {}\n", taken.at, taken.member, taken.timeline)).collect();
+        let lines: String = taken
+            .iter()
+            .map(|taken| format!("{:.3} {} {}\n", taken.at, taken.member, taken.timeline))
+            .collect();
         std::fs::write(stage.folder.join("probes.txt"), lines).expect("the probes' writes");
         let mut logged = Vec::new();
         for member in &status.members {
