@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -44,15 +44,31 @@ async fn demonstrate(arguments: &Arguments) -> anyhow::Result<()> {
     let server = Server::listen(&cluster)?;
     let status = cluster.status().await;
     let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let text = proxy_toml(&status, loopback(arguments.port), loopback(arguments.admin_port));
+    let mut text = proxy_toml(&status, loopback(arguments.port), loopback(arguments.admin_port));
+    text.push_str("\n[limits]\n# Ctrl-C waits no longer for open transactions.\ndrain_timeout = \"2s\"\n");
     let path = cluster.dir().join("proxy.toml");
     std::fs::write(&path, &text).with_context(|| path.display().to_string())?;
     let proxy = start(&text, &path)?;
     print(greeting(&status, arguments, &path))?;
+    let mut proxy = Some(proxy);
+    // The proxy first, so that it doesn't report the end of its cluster as a failure.
+    let stop = async {
+        stop.await;
+        if let Err(why) = end(proxy.take()).await {
+            tracing::error!("{why:#}");
+        }
+    };
     let served = server.serve(cluster, stop).await;
-    // Whatever became of the cluster: sessions are told before the process goes.
-    tokio::task::spawn_blocking(move || proxy.stop()).await??;
+    // Ended by `cluster down`: the proxy still runs.
+    end(proxy).await?;
     Ok(served?)
+}
+
+async fn end(proxy: Option<Proxy>) -> anyhow::Result<()> {
+    match proxy {
+        Some(proxy) => tokio::task::spawn_blocking(move || proxy.stop()).await?,
+        None => Ok(()),
+    }
 }
 
 fn start(text: &str, path: &Path) -> anyhow::Result<Proxy> {
@@ -89,11 +105,13 @@ pub fn proxy_toml(status: &Status, listen: SocketAddr, admin: SocketAddr) -> Str
 
 fn greeting(status: &Status, arguments: &Arguments, path: &Path) -> String {
     let Arguments { port, admin_port, .. } = arguments;
+    let program = std::env::args_os().next().map_or("pg-ha-proxy".into(), PathBuf::from);
+    let program = program.display();
     let (app, password, bin) = (&status.app, status.app_password.reveal(), status.postgres_bin.display());
     format!(
         "\nThe proxy takes connections:\n\n    PGPASSWORD={password} {bin}/psql -h 127.0.0.1 -p {port} -U {app} {app}\n\n\
          page for people   http://127.0.0.1:{admin_port}/\nconfiguration     {}\n\
-         break something   pg-ha-proxy cluster kill {}, pg-ha-proxy cluster switchover\n\nCtrl-C ends all of it.\n",
+         break something   {program} cluster kill {}, {program} cluster switchover\n\nCtrl-C ends all of it.\n",
         path.display(),
         status.leader.as_deref().unwrap_or("pg-node-1"),
     )
@@ -115,8 +133,6 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
     use crate::cluster::{EtcdStatus, Secret};
     use crate::config::{Source, TlsMode};

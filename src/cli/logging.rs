@@ -1,5 +1,7 @@
 //! Logging to standard error, as text or JSON.
 
+use std::io::{self, IsTerminal};
+
 use anyhow::Context;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -17,7 +19,7 @@ pub(super) type SetLevel = Box<dyn Fn(&str) + Send + Sync>;
 pub(super) fn start(log: &Log) -> anyhow::Result<SetLevel> {
     let filter = EnvFilter::try_new(&log.level).context("log.level")?;
     let (filter, handle) = reload::Layer::new(filter);
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     let lines: Box<dyn Layer<_> + Send + Sync> = match log.format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),

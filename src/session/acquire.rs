@@ -18,7 +18,7 @@ use super::told::Counters;
 use super::{Ended, LOOK_AHEAD, Lease, Session};
 use crate::backend::Backend;
 use crate::pool::{AcquireError, Pool};
-use crate::routing::Target;
+use crate::routing::{Reason, Target};
 use crate::sql::{Class, ConsistencyHint, Hint};
 use crate::topology::{Member, Topology};
 use crate::wire::build::{self, Severity};
@@ -38,6 +38,9 @@ const NOTICE_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// How long a search waits at most before it looks for a place again.
 const SEARCH_WAIT: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// The time between two looks at whether a replica has reached the fence.
+const FENCE_LOOK: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// The attempts at one batch: since when, and what was found out.
 #[derive(Debug)]
@@ -132,6 +135,14 @@ impl Session {
                 }
                 continue;
             }
+            if target == Target::Primary(Reason::Fence) {
+                let patience = self.worker.shared.config.routing.fence_wait;
+                if !patience.is_zero() && attempt.began().elapsed() < patience {
+                    // Another look when the monitors may have had one.
+                    self.wait_for_topology(FENCE_LOOK).await?;
+                    continue;
+                }
+            }
             let member = match target {
                 Target::Replica(id) => topology.member(id),
                 Target::Primary(_) => match topology.primary() {
@@ -206,7 +217,13 @@ impl Session {
             return Ok(true);
         }
         match tokio::time::timeout(limit, poll_fn(|cx| self.poll_wait(cx, false))).await {
-            Ok(woken) => woken.map(|_| true),
+            Ok(woken) => {
+                if let Woken::Cancelled = woken? {
+                    // For whoever waits next, or for the statement.
+                    self.handle.cancel();
+                }
+                Ok(true)
+            }
             Err(_elapsed) => Ok(false),
         }
     }
@@ -315,7 +332,9 @@ impl Session {
             return Ok(Err(Failure::Own(SqlState::TOO_MANY_CONNECTIONS, error.to_string())));
         }
         self.worker.metrics.pool_wait_began();
-        self.worker.open_more(&self.pools, pool);
+        let (_, _, opening, waiting) = pool.counts();
+        // The first for whom nothing is under way asks for those behind it too.
+        self.worker.open_more(&self.pools, pool, waiting == opening + 1);
         let woken = loop {
             self.handle.want_topology();
             let woken = poll_fn(|cx| self.poll_wait(cx, true)).await;

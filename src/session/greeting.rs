@@ -86,6 +86,7 @@ impl Session {
             client_unflushed: false,
             backend_unflushed: false,
             wishes: (Arc::clone(&base), super::wishes::Wishes::of(&base)),
+            search_settings: None,
             last: None,
             because: None,
             base,
@@ -148,7 +149,7 @@ impl Session {
                 return Err(self.refuse(login, &failure));
             }
             let mut run = Run::new(self, &summary, &attempt);
-            self.prepare_backend();
+            self.prepare_backend(false);
             match self.relay(&mut run).await {
                 Outcome::Settled => break,
                 Outcome::ClientGone => return Err(Ended::Client),

@@ -38,7 +38,7 @@ impl Session {
                 return Err(Ended::Fatal);
             }
             let mut run = Run::new(self, &summary, &attempt);
-            self.prepare_backend();
+            self.prepare_backend(false);
             self.hidden_query(&listen(&self.channels));
             match self.relay(&mut run).await {
                 Outcome::Settled => break,

@@ -1,8 +1,8 @@
 //! The data path: one task a client, on one worker thread.
 //!
-//! A session reads a batch ([`batch`]), asks routing for a target, takes a backend ([`acquire`]), sends the batch as that
-//! backend needs it ([`translate`]) and passes the answer on ([`relay`], [`answer`]). What completes changes the session's own
-//! state ([`state`]); what breaks is answered by the rules of [`loss`]. It knows the topology as a snapshot and never where that
+//! A session reads a batch (`batch`), asks routing for a target, takes a backend (`acquire`), sends the batch as that
+//! backend needs it (`translate`) and passes the answer on (`relay`, `answer`). What completes changes the session's own
+//! state (`state`); what breaks is answered by the rules of `loss`. It knows the topology as a snapshot and never where that
 //! comes from.
 
 mod acquire;
@@ -21,6 +21,7 @@ mod pins;
 mod plan;
 mod relay;
 mod run;
+mod search;
 mod shared;
 mod state;
 mod statements;
@@ -58,7 +59,7 @@ use crate::metrics::Reroute;
 use crate::net::Stream;
 use crate::pool::{Pool, Waiter};
 use crate::routing::Fence;
-use crate::sql::{Lexing, Verdict};
+use crate::sql::{Class, Lexing, Verdict};
 use crate::topology::MemberId;
 use crate::wire::build::{self, Severity};
 use crate::wire::{SqlState, TxStatus};
@@ -130,6 +131,8 @@ pub(crate) struct Session {
     stray: usize,
     /// What the session wishes of routing, by `SET pgha.…`.
     wishes: (Arc<Settings>, wishes::Wishes),
+    /// The session's settings, and those with `vector.settings` put to them.
+    search_settings: Option<(Arc<Settings>, Arc<Settings>)>,
     /// Where the statement before went, and why.
     last: Option<wishes::Last>,
     /// Why the statement at hand goes to the primary.
@@ -284,7 +287,8 @@ impl Session {
                 return Ok(());
             }
             let mut run = Run::new(self, summary, &attempt);
-            match self.send_and_relay(bytes, items, &mut run).await {
+            let search = summary.class == Class::VectorRead;
+            match self.send_and_relay(bytes, items, search, &mut run).await {
                 Outcome::Settled => match run.rerun.take() {
                     Some(why) => {
                         self.before_rerun(why, &mut attempt).await?;
@@ -317,8 +321,8 @@ impl Session {
     }
 
     /// Sends the batch to the backend that is held, what it lacks in front, and passes the answer on.
-    async fn send_and_relay(&mut self, bytes: &[u8], items: &[Item], run: &mut Run) -> Outcome {
-        if self.prepare_backend() {
+    async fn send_and_relay(&mut self, bytes: &[u8], items: &[Item], search: bool, run: &mut Run) -> Outcome {
+        if self.prepare_backend(search) {
             // Another role is taken on before anything is sent that it could be wrong for.
             match self.relay(run).await {
                 Outcome::Settled => {}

@@ -19,17 +19,22 @@ use super::{Ended, Item, LOOK_AHEAD, Session};
 impl Session {
     /// Brings the backend in line with the session's settings and open BEGIN; true when the answer has to be awaited before
     /// anything else is sent.
-    pub(super) fn prepare_backend(&mut self) -> bool {
+    pub(super) fn prepare_backend(&mut self, search: bool) -> bool {
+        let local = search.then(|| self.local_search_settings()).flatten();
+        let wanted = self.wanted_settings(search);
         let Some(lease) = self.lease.as_mut() else { return false };
         if self.to_backend.capacity() == 0 {
             self.to_backend = self.worker.buffer();
         }
         let mut wait = false;
         let mut sql = Vec::new();
-        if !lease.backend.settings.same(&self.settings) {
-            lease.backend.settings.sql_towards(&self.settings, &mut sql);
+        if !lease.backend.settings.same(&wanted) {
+            lease.backend.settings.sql_towards(&wanted, &mut sql);
             wait = sql.starts_with(b"RESET ROLE");
-            lease.backend.settings = std::sync::Arc::clone(&self.settings);
+            lease.backend.settings = wanted;
+        }
+        if let Some(local) = local {
+            sql.extend_from_slice(&local);
         }
         if !sql.is_empty() {
             self.hidden_query(&sql);

@@ -37,6 +37,8 @@ pub(super) enum Tx {
         savepoints: Vec<(Box<[u8]>, Arc<Settings>)>,
         /// Something in it may have written.
         wrote: bool,
+        /// `vector.settings` hold in it already.
+        searched: bool,
     },
     /// Its backend was lost: everything is refused until the client ends it.
     Lost {
@@ -48,7 +50,7 @@ pub(super) enum Tx {
 impl Tx {
     /// One that has just begun.
     pub(super) fn open(before: Arc<Settings>) -> Self {
-        Self::Open { before, savepoints: Vec::new(), wrote: false }
+        Self::Open { before, savepoints: Vec::new(), wrote: false, searched: false }
     }
 }
 
@@ -288,9 +290,10 @@ impl Session {
     }
 
     fn rolled_back_to(&mut self, name: &[u8]) {
-        if let Tx::Open { savepoints, .. } = &mut self.tx
+        if let Tx::Open { savepoints, searched, .. } = &mut self.tx
             && let Some(at) = savepoints.iter().rposition(|(of, _)| **of == *name)
         {
+            *searched = false;
             savepoints.truncate(at + 1);
             self.settings = Arc::clone(&savepoints[at].1);
             self.backend_agrees();

@@ -23,7 +23,7 @@ pub(super) struct Wishes {
 impl Wishes {
     /// The wishes in a session's settings; words that mean nothing wish for nothing.
     pub(super) fn of(settings: &Settings) -> Self {
-        let word = |name: &str| settings.value(name).map(|value| value.to_ascii_lowercase());
+        let word = |name: &str| settings.value(name).map(<[u8]>::to_ascii_lowercase);
         Self {
             route: word("pgha.route").and_then(|word| match &*word {
                 b"primary" => Some(Hint::Primary),

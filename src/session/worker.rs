@@ -237,8 +237,9 @@ impl Worker {
     }
 
     /// Opens backends for those who wait in `pool`, as far as the budget goes; asks the other workers for idle ones when it
-    /// doesn't.
-    pub(super) fn open_more(self: &Rc<Self>, pools: &Rc<Pools>, pool: &Rc<Pool>) {
+    /// doesn't and `ask` says so. Who has asked need not ask again while its queue lasts: from then on the others see in
+    /// the budget that somebody waits, and send what they don't need.
+    pub(super) fn open_more(self: &Rc<Self>, pools: &Rc<Pools>, pool: &Rc<Pool>, ask: bool) {
         while pool.wants_more() && pool.opening() < OPENING_AT_ONCE {
             match pool.begin_open() {
                 Ok(permit) => {
@@ -252,7 +253,9 @@ impl Worker {
                     if refusal == Refusal::Member {
                         self.close_an_idle(pool.member());
                     }
-                    self.ask_others(&pools.identity, pool.member());
+                    if ask {
+                        self.ask_others(&pools.identity, pool.member());
+                    }
                     return;
                 }
             }
@@ -274,7 +277,7 @@ impl Worker {
 
     fn opened(self: &Rc<Self>, pools: &Rc<Pools>, pool: &Rc<Pool>, outcome: Result<Backend, AcquireError>) {
         pool.opened(outcome);
-        self.open_more(pools, pool);
+        self.open_more(pools, pool, true);
     }
 
     fn refresh(&self) {
@@ -325,7 +328,10 @@ impl Worker {
         // One of a member that is gone, or whose socket can't be taken over, is closed.
         let (Some(member), Ok(stream)) = (member, backend.stream.move_here()) else { return };
         let pools = self.pools(identity);
-        self.pool(&pools, &topology, member).adopt(Backend { stream, ..backend });
+        let pool = self.pool(&pools, &topology, member);
+        pool.adopt(Backend { stream, ..backend });
+        // Where that came from may be more.
+        self.open_more(&pools, &pool, true);
     }
 
     /// Gives a backend to a worker where somebody waits for one.
@@ -360,7 +366,7 @@ impl Worker {
             let by_member: Vec<_> = pools.by_member.borrow().iter().flatten().map(Rc::clone).collect();
             for pool in by_member {
                 pool.sweep(now);
-                self.open_more(&pools, &pool);
+                self.open_more(&pools, &pool, true);
             }
         }
         self.show_pools();

@@ -23,7 +23,7 @@ fn nonsense_before_the_login_ends_only_that_connection() {
     let witness = block_on(connect(&world.status, &proxy));
     let good = startup(&[("user", "app"), ("database", "app")]);
     let cases: Vec<(&str, Vec<u8>)> = vec![
-        ("garbage", (0..5000_u32).map(|n| (n * 7919 >> 3) as u8).collect()),
+        ("garbage", (0..5000_u32).map(|n| ((n * 7919) >> 3) as u8).collect()),
         ("http", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
         ("zeros", vec![0; 100]),
         ("half a startup packet", good[..good.len() / 2].to_vec()),
@@ -133,7 +133,9 @@ fn mistakes_are_answered_as_postgresql_does() {
             if rest[0] == b'E' {
                 let fields = rest[5..=len].split(|byte| *byte == 0);
                 for field in fields.filter(|field| matches!(field.first(), Some(b'V' | b'C' | b'M'))) {
-                    told.push_str(&format!("[{}]", String::from_utf8_lossy(&field[1..])));
+                    told.push('[');
+                    told.push_str(&String::from_utf8_lossy(&field[1..]));
+                    told.push(']');
                 }
             }
             rest = &rest[len + 1..];

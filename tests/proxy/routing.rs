@@ -91,9 +91,9 @@ fn read_only_transactions_run_on_a_replica() {
             assert_eq!(one(&client, "SELECT id FROM read_only").await, "1");
             assert_eq!(one(&client, "SHOW transaction_read_only").await, "on");
             let error = client.batch_execute("INSERT INTO read_only VALUES (2)").await.unwrap_err();
-            assert_eq!(error.code().map(|code| code.code()), Some("25006"));
+            assert_eq!(error.code().map(tokio_postgres::error::SqlState::code), Some("25006"));
             let error = client.batch_execute("SELECT 1").await.unwrap_err();
-            assert_eq!(error.code().map(|code| code.code()), Some("25P02"));
+            assert_eq!(error.code().map(tokio_postgres::error::SqlState::code), Some("25P02"));
             client.batch_execute("ROLLBACK").await.unwrap();
         }
         let ran = calls(world, "SELECT id FROM read_only");
