@@ -236,6 +236,7 @@ impl Session {
         primary: bool,
         busy: Option<Busy>,
     ) {
+        self.backend_unflushed = false;
         self.handle.hold(Some(Held { member: backend.member, generation: member.generation }));
         self.lease =
             Some(Lease { backend, pool, status: TxStatus::Idle, primary, cancelled: false, _busy: busy });

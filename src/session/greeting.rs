@@ -83,6 +83,8 @@ impl Session {
             open_batch: false,
             skipping: false,
             stray: 0,
+            client_unflushed: false,
+            backend_unflushed: false,
             wishes: (Arc::clone(&base), super::wishes::Wishes::of(&base)),
             search_settings: None,
             last: None,
