@@ -6,7 +6,7 @@ target_folder = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 PROGRAM = $(or $(CARGO_TARGET_DIR),target)/$(target_folder)/pg-ha-proxy
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: build setup demo test check
+.PHONY: build setup demo test check chaos
 build: setup
 	cargo build --locked --profile $(PROFILE)
 
@@ -27,3 +27,7 @@ check: setup
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+
+# Kills, freezes and cuts off a cluster under load: CHAOS_SEED, CHAOS_SECONDS (900), CHAOS_FAULTS; tests/chaos/README.md
+chaos: setup
+	cargo test --locked --profile $(PROFILE) --test chaos -- --ignored --nocapture --test-threads=1

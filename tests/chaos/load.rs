@@ -352,7 +352,7 @@ fn failure(client: &Client, error: &Error) -> Failed {
 }
 
 /// The first value of a simple query's answer.
-pub(crate) fn first_value(answer: &[SimpleQueryMessage]) -> String {
+fn first_value(answer: &[SimpleQueryMessage]) -> String {
     let row = answer.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get(0),
         _ => None,

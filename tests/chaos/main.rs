@@ -55,10 +55,11 @@ async fn long() {
     eprintln!("chaos: CHAOS_SEED={seed} CHAOS_SECONDS={}", seconds.as_secs());
     let mut dice = Dice::new(seed);
     let failsafe = dice.below(2) == 0;
+    let kinds = plan::kinds(std::env::var("CHAOS_FAULTS").ok().as_deref());
     run(&format!("seed-{seed}"), failsafe, async |stage, journal| {
         let (begun, mut struck) = (Instant::now(), Vec::new());
         loop {
-            for planned in dice.round() {
+            for planned in dice.round(&kinds) {
                 if begun.elapsed() > seconds {
                     return struck;
                 }
@@ -111,7 +112,7 @@ async fn run(
     drop(probe);
     eprintln!("chaos: {name}, failsafe_mode {failsafe}, proxy {}\n{}", stage.proxy.pid(), evidence.account());
     evidence.wrongs().hold(&format!("see {}", stage.folder.display()));
-    stage.cluster.down().await.expect("an end");
+    stage.end().await;
     evidence
 }
 

@@ -23,9 +23,9 @@ pub(crate) enum Fault {
     ProxyRestart,
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl Fault {
+    fn name(self) -> &'static str {
+        match self {
             Self::KillPostgres => "PostgreSQL killed",
             Self::KillMember => "member killed",
             Self::Freeze => "frozen and thawed",
@@ -34,8 +34,23 @@ impl fmt::Display for Fault {
             Self::EtcdDown => "etcd killed",
             Self::EtcdCompact => "etcd compacted",
             Self::ProxyRestart => "proxy restarted",
-        })
+        }
     }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The kinds whose names hold one of the words, separated by commas; without words all.
+pub(crate) fn kinds(words: Option<&str>) -> Vec<Fault> {
+    let Some(words) = words else { return KINDS.to_vec() };
+    let named = |kind: &&Fault| words.split(',').any(|word| kind.name().contains(word.trim()));
+    let kinds: Vec<Fault> = KINDS.iter().filter(named).copied().collect();
+    assert!(!kinds.is_empty(), "no fault is called {words}");
+    kinds
 }
 
 /// Whom it strikes.
@@ -91,8 +106,8 @@ impl Dice {
     }
 
     /// The next faults: every kind once, in an order of the dice's.
-    pub(crate) fn round(&mut self) -> Vec<Planned> {
-        let mut kinds = KINDS.to_vec();
+    pub(crate) fn round(&mut self, kinds: &[Fault]) -> Vec<Planned> {
+        let mut kinds = kinds.to_vec();
         for last in (1..kinds.len()).rev() {
             kinds.swap(last, usize::try_from(self.below(last as u64 + 1)).unwrap_or(0));
         }

@@ -43,8 +43,8 @@ pub(crate) struct Struck {
 
 /// Cluster and proxy.
 pub(crate) struct Stage {
-    pub(crate) cluster: Cluster,
     pub(crate) proxy: Proxy,
+    pub(crate) cluster: Cluster,
     /// What the run leaves behind.
     pub(crate) folder: PathBuf,
     dsn: String,
@@ -76,6 +76,12 @@ impl Stage {
 
     pub(crate) fn runtime(&self) -> &Runtime {
         self.cluster.runtime()
+    }
+
+    /// Ends the proxy, then the cluster.
+    pub(crate) async fn end(self) {
+        drop(self.proxy);
+        self.cluster.down().await.expect("an end");
     }
 
     /// How the application connects through the proxy, as a URL.
