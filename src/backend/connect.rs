@@ -121,9 +121,7 @@ async fn reach(server: &Server<'_>) -> Result<Stream, ConnectError> {
     let Stream::Plain(plain) = tcp else { return Err(ConnectError::Protocol("TLS twice")) };
     match answer[0] {
         _ if pending => Err(ConnectError::Tls("unencrypted data behind the answer to SSLRequest".into())),
-        ENCRYPTION_FOLLOWS => {
-            server.tls.connect(plain, server.host).await.map_err(tls_failed)
-        }
+        ENCRYPTION_FOLLOWS => server.tls.connect(plain, server.host).await.map_err(tls_failed),
         NO_ENCRYPTION if server.tls.mode == TlsMode::Prefer => Ok(Stream::Plain(plain)),
         NO_ENCRYPTION => Err(ConnectError::Tls("the server does not support TLS".into())),
         // Whatever it says, nobody has proved to be the one who says it.
