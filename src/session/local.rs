@@ -112,6 +112,9 @@ impl Session {
             self.tx = Tx::Lost { told: true };
             self.error(state, message, None, None);
             self.names.settle(true, 0);
+        } else if end != End::Sync {
+            // A lone Flush, as libpq sends behind a Sync: no error was given, so that nothing is to be dropped.
+            return;
         }
         self.answer_end(end);
     }
