@@ -127,49 +127,15 @@ impl Session {
         bytes: usize,
     ) -> Result<Result<(), Failure>, Ended> {
         if let Some(lease) = &self.lease {
-            if attempt.sequences && !lease.own_sequences && !self.pins.any() {
-                self.pools.identity.reads_sequences.store(true, Relaxed);
-                return Ok(Err(Failure::Own(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, LASTVAL.into())));
-            }
-            return Ok(Ok(()));
+            let foreign = attempt.sequences && !lease.own_sequences && !self.pins.any();
+            return Ok(if foreign { Err(self.no_sequence_value()) } else { Ok(()) });
         }
         loop {
             let topology = self.worker.topology();
-            let target = self.target(attempt, &topology);
-            if self.searches_are_full(attempt, &topology, target) {
-                if attempt.began().elapsed() > self.worker.shared.config.pool.wait {
-                    let message = "no replica has room for another vector search (vector.max_per_replica)";
-                    return Ok(Err(Failure::Own(SqlState::TOO_MANY_CONNECTIONS, message.into())));
-                }
-                if let Err(failure) = self.wait_for_search().await? {
-                    return Ok(Err(failure));
-                }
-                continue;
-            }
-            if target == Target::Primary(Reason::Fence) {
-                let patience = self.worker.shared.config.routing.fence_wait;
-                if !patience.is_zero() && attempt.began().elapsed() < patience {
-                    // Another look when the monitors may have had one.
-                    self.wait_for_topology(FENCE_LOOK).await?;
-                    continue;
-                }
-            }
-            let member = match target {
-                Target::Replica(id) => topology.member(id),
-                Target::Primary(_) => match topology.primary() {
-                    Some(primary) if attempt.tries < QUICK_TRIES => Some(primary),
-                    // Any member that answers can take a setting while there is no primary.
-                    None if attempt.class == Class::Session && matches!(self.tx, Tx::Idle) => {
-                        topology.members.iter().find(|member| member.serves_reads)
-                    }
-                    _ => None,
-                },
-            };
-            let Some(member) = member else {
-                match self.hold(attempt, &topology, bytes).await? {
-                    Ok(()) => continue,
-                    Err(failure) => return Ok(Err(failure)),
-                }
+            let member = match self.choose(attempt, &topology, bytes).await? {
+                Ok(Some(member)) => member,
+                Ok(None) => continue,
+                Err(failure) => return Ok(Err(failure)),
             };
             let primary = topology.primary().is_some_and(|primary| primary.id == member.id);
             if std::mem::take(&mut attempt.held) {
@@ -178,9 +144,8 @@ impl Session {
             }
             let pool = self.worker.pool(&self.pools, &topology, member);
             if attempt.sequences {
-                self.pools.identity.reads_sequences.store(true, Relaxed);
                 let Some(backend) = pool.take_last_of(self.handle.id) else {
-                    return Ok(Err(Failure::Own(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, LASTVAL.into())));
+                    return Ok(Err(self.no_sequence_value()));
                 };
                 self.lease(pool, backend, member, primary, None);
                 return Ok(Ok(()));
@@ -205,6 +170,52 @@ impl Session {
                 Err(failure) => return Ok(Err(failure)),
             }
         }
+    }
+
+    /// Chooses the member; none after a wait, when everything is to be looked at again.
+    async fn choose<'t>(
+        &mut self,
+        attempt: &mut Attempt,
+        topology: &'t Topology,
+        bytes: usize,
+    ) -> Result<Result<Option<&'t Member>, Failure>, Ended> {
+        let target = self.target(attempt, topology);
+        if self.searches_are_full(attempt, topology, target) {
+            if attempt.began().elapsed() > self.worker.shared.config.pool.wait {
+                let message = "no replica has room for another vector search (vector.max_per_replica)";
+                return Ok(Err(Failure::Own(SqlState::TOO_MANY_CONNECTIONS, message.into())));
+            }
+            return Ok(self.wait_for_search().await?.map(|()| None));
+        }
+        if target == Target::Primary(Reason::Fence) {
+            let patience = self.worker.shared.config.routing.fence_wait;
+            if !patience.is_zero() && attempt.began().elapsed() < patience {
+                // Another look when the monitors may have had one.
+                self.wait_for_topology(FENCE_LOOK).await?;
+                return Ok(Ok(None));
+            }
+        }
+        let member = match target {
+            Target::Replica(id) => topology.member(id),
+            Target::Primary(_) => match topology.primary() {
+                Some(primary) if attempt.tries < QUICK_TRIES => Some(primary),
+                // Any member that answers can take a setting while there is no primary.
+                None if attempt.class == Class::Session && matches!(self.tx, Tx::Idle) => {
+                    topology.members.iter().find(|member| member.serves_reads)
+                }
+                _ => None,
+            },
+        };
+        match member {
+            Some(member) => Ok(Ok(Some(member))),
+            None => Ok(self.hold(attempt, topology, bytes).await?.map(|()| None)),
+        }
+    }
+
+    /// No backend's sequence values are surely the session's. From here on sessions of this user that call `nextval()` keep theirs.
+    fn no_sequence_value(&self) -> Failure {
+        self.pools.identity.reads_sequences.store(true, Relaxed);
+        Failure::Own(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, LASTVAL.into())
     }
 
     /// A batch is to be run again: what its first run showed.
