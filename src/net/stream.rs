@@ -4,7 +4,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -43,6 +43,13 @@ impl Stream {
             Self::Plain(tcp) => Ok(Self::Plain(TcpStream::from_std(tcp.into_std()?)?)),
             tls @ Self::Tls(_) => Ok(tls),
         }
+    }
+
+    /// Whether nothing came from the peer that was not read, neither a byte nor the end. Costs a system call only when something
+    /// may have come; what it finds then is lost, so that a connection that isn't quiet is of no more use.
+    pub fn is_quiet(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.tcp().poll_read_ready(&mut cx).is_pending() || self.poll_read(&mut cx, &mut [0]).is_pending()
     }
 
     /// Reads what is there into `buf`; 0 at the end of the stream. A plain read that fills less than `buf` costs

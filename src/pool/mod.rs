@@ -104,14 +104,20 @@ impl Pool {
         }
     }
 
-    /// Takes an idle backend, the one used last.
+    /// Takes an idle backend, the one used last. One whose server has said something by itself, mostly goodbye, is closed: nothing
+    /// that is sent to it would come back, and whether it ran couldn't be told.
     #[inline]
     pub fn take(&self) -> Option<Backend> {
         // Whoever waits was here before.
         if !self.waiting.borrow().is_empty() {
             return None;
         }
-        let backend = self.idle.borrow_mut().pop()?;
+        let backend = loop {
+            let mut backend = self.idle.borrow_mut().pop()?;
+            if backend.stream.is_quiet() {
+                break backend;
+            }
+        };
         self.busy.set(self.busy.get() + 1);
         Some(backend)
     }

@@ -50,7 +50,8 @@ pub(super) fn cut(
             tag::SYNC => Some(End::Sync),
             tag::FLUSH => Some(End::Flush),
             tag::TERMINATE => Some(End::Terminate),
-            _ if at + len >= full => Some(End::Full),
+            // Nothing behind a message that is none has to be waited for.
+            other if at + len >= full || !is_known(other) => Some(End::Full),
             _ => None,
         };
         // A Query or Terminate behind messages without a Sync ends them as Full: it is a batch of its own.

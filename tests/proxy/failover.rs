@@ -59,9 +59,9 @@ impl Asking {
     }
 }
 
-/// A cluster with a table, and a session with state of its own.
+/// A cluster with a table, and a session with state of its own. On a busy machine Patroni takes longer than its ttl.
 async fn world(options: Options) -> (World, Psql) {
-    let world = World::new(options, "").await;
+    let world = World::new(options, "failover.hold = '90s'").await;
     psql::ask(
         &world.status,
         world.proxy.port,

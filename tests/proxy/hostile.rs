@@ -68,8 +68,7 @@ fn nonsense_after_the_login_ends_only_that_session() {
         ("a startup packet again", startup(&[("user", "postgres")])),
         ("SSLRequest", SSL_REQUEST.to_vec()),
         ("a Query without its zero", frame(b'Q', b"SELECT 1")),
-        ("a Parse cut off", frame(b'P', b"\0SELECT 1")),
-        ("a Bind cut off", frame(b'B', b"\0\0\0")),
+        ("a Parse cut off", [frame(b'P', b"\0SELECT 1"), frame(b'S', b"")].concat()),
         ("in a transaction", [query("BEGIN; SELECT 1"), frame(0xee, b"")].concat()),
     ];
     for (what, bytes) in cases {

@@ -19,7 +19,7 @@ pub(crate) use process::Proxy;
 pub(crate) use psql::Psql;
 
 /// Long enough for a failover with ttl 20 on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(100);
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
