@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -12,6 +13,9 @@ use super::{logging, print};
 use crate::cluster::{Cluster, Options, Server, Status, default_dir};
 use crate::config::Config;
 use crate::run::Proxy;
+
+/// How long the proxy may take to find the primary of a cluster that is up.
+const READY: Duration = Duration::from_secs(30);
 
 /// `demo`'s arguments.
 #[derive(Debug, Args)]
@@ -49,6 +53,10 @@ async fn demonstrate(arguments: &Arguments) -> anyhow::Result<()> {
     let path = cluster.dir().join("proxy.toml");
     std::fs::write(&path, &text).with_context(|| path.display().to_string())?;
     let proxy = start(&text, &path)?;
+    tokio::select! {
+        ready = ready(&proxy) => ready?,
+        () = &mut stop => bail!("interrupted"),
+    }
     print(greeting(&status, arguments, &path))?;
     let mut proxy = Some(proxy);
     // The proxy first, so that it doesn't report the end of its cluster as a failure.
@@ -62,6 +70,14 @@ async fn demonstrate(arguments: &Arguments) -> anyhow::Result<()> {
     // Ended by `cluster down`: the proxy still runs.
     end(proxy).await?;
     Ok(served?)
+}
+
+/// Waits until the proxy serves a primary: it checks even a healthy one before it believes in it.
+async fn ready(proxy: &Proxy) -> anyhow::Result<()> {
+    let mut topology = proxy.shared().topology.clone();
+    let served = topology.wait_for(|topology| topology.primary().is_some());
+    tokio::time::timeout(READY, served).await.context("the proxy found no primary")??;
+    Ok(())
 }
 
 async fn end(proxy: Option<Proxy>) -> anyhow::Result<()> {

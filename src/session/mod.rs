@@ -80,6 +80,8 @@ struct Lease {
     cancelled: bool,
     /// Its place among the member's statements, where those are counted.
     _busy: Option<load::Busy>,
+    /// What `currval()` and `lastval()` tell on it is this session's own.
+    own_sequences: bool,
 }
 
 /// Why a session ends.
@@ -106,6 +108,9 @@ pub(crate) struct Session {
     /// What the backend is to get, from `backend_at` on.
     to_backend: Vec<u8>,
     backend_at: usize,
+    /// What was written may not have left TLS yet.
+    client_unflushed: bool,
+    backend_unflushed: bool,
     answer: Answer,
     lease: Option<Lease>,
     waiter: Rc<Waiter>,
