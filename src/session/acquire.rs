@@ -267,7 +267,8 @@ impl Session {
         busy: Option<Busy>,
     ) {
         self.backend_unflushed = false;
-        self.handle.hold(Some(Held { member: backend.member, generation: member.generation }));
+        let rule = primary.then(|| self.worker.topology().epoch);
+        self.handle.hold(Some(Held { member: backend.member, generation: member.generation, rule }));
         let own_sequences = backend.last_session == self.handle.id;
         backend.last_session = self.handle.id;
         self.lease = Some(Lease {

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::task::{Context, Waker};
 
-use crate::topology::{Rule, Topology};
+use crate::topology::{Epoch, Rule, Topology};
 
 /// What a session is told from outside. Read by the session at its next poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +21,8 @@ pub(super) enum Order {
 pub(super) struct Held {
     pub(super) member: u16,
     pub(super) generation: u64,
+    /// The epoch in which its member was the primary; none for a replica's.
+    pub(super) rule: Option<Epoch>,
 }
 
 /// One session's handle.
@@ -118,8 +120,12 @@ impl Handle {
             let known = topology.members.iter().find(|member| member.id.0 == held.member);
             let fenced = match known {
                 Some(member) => member.generation != held.generation,
-                // A member that is gone from the topology: its backend goes on until it breaks, unless it was the primary's.
-                None => matches!(topology.rule, Rule::Serving(id) if id.0 != held.member),
+                // A member that is gone from the topology: its backend goes on until it breaks, unless it was the primary's and
+                // another leads. A dead node's key goes with the leader key, so that there is nothing else to see the fence by.
+                None => {
+                    held.rule.is_some_and(|epoch| epoch != topology.epoch)
+                        || matches!(topology.rule, Rule::Serving(id) if id.0 != held.member)
+                }
             };
             if fenced {
                 self.fenced.set(true);

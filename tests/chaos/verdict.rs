@@ -47,10 +47,10 @@ impl Evidence {
         let lines: String =
             entries.iter().map(|entry| serde_json::to_string(entry).expect("JSON") + "\n").collect();
         std::fs::write(stage.folder.join("journal.jsonl"), lines).expect("the journal");
-        let lines: String = taken
-            .iter()
-            .map(|taken| format!("{:.3} {} {}\n", taken.at, taken.member, taken.timeline))
-            .collect();
+        let mut lines = String::new();
+        for Taken { member, at, timeline } in &taken {
+            writeln!(lines, "{at:.3} {member} {timeline}").expect("a String");
+        }
         std::fs::write(stage.folder.join("probes.txt"), lines).expect("the probes' writes");
         let mut logged = Vec::new();
         for member in &status.members {
