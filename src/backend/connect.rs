@@ -121,13 +121,22 @@ async fn reach(server: &Server<'_>) -> Result<Stream, ConnectError> {
     let Stream::Plain(plain) = tcp else { return Err(ConnectError::Protocol("TLS twice")) };
     match answer[0] {
         _ if pending => Err(ConnectError::Tls("unencrypted data behind the answer to SSLRequest".into())),
-        ENCRYPTION_FOLLOWS => {
-            server.tls.connect(plain, server.host).await.map_err(|error| ConnectError::Tls(error.to_string()))
-        }
+        ENCRYPTION_FOLLOWS => server.tls.connect(plain, server.host).await.map_err(tls_failed),
         NO_ENCRYPTION if server.tls.mode == TlsMode::Prefer => Ok(Stream::Plain(plain)),
         NO_ENCRYPTION => Err(ConnectError::Tls("the server does not support TLS".into())),
         // Whatever it says, nobody has proved to be the one who says it.
         _ => Err(ConnectError::Tls("the server refused SSLRequest".into())),
+    }
+}
+
+/// A server that dies during the handshake is away; nothing is wrong with its TLS.
+fn tls_failed(error: io::Error) -> ConnectError {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    match error.kind() {
+        UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected => {
+            ConnectError::Lost(error)
+        }
+        _ => ConnectError::Tls(error.to_string()),
     }
 }
 

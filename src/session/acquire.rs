@@ -236,6 +236,7 @@ impl Session {
         primary: bool,
         busy: Option<Busy>,
     ) {
+        self.backend_unflushed = false;
         self.handle.hold(Some(Held { member: backend.member, generation: member.generation }));
         self.lease =
             Some(Lease { backend, pool, status: TxStatus::Idle, primary, cancelled: false, _busy: busy });
@@ -362,6 +363,11 @@ impl Session {
             Err(AcquireError::Unreachable(_)) => {
                 attempt.avoid |= bit(pool.member());
                 attempt.tries += 1;
+                Ok(None)
+            }
+            // A replica may not know yet what the primary does: a new database, a new password.
+            Err(AcquireError::Refused(_) | AcquireError::Login(_)) if !primary => {
+                attempt.avoid |= bit(pool.member());
                 Ok(None)
             }
             Err(AcquireError::Refused(body)) => Err(Failure::Server(body)),

@@ -19,7 +19,7 @@ use super::state::Tx;
 use super::{Ended, Mail, Session, Worker};
 use crate::backend::{Parameters, Settings};
 use crate::client::Accepted;
-use crate::sql::{Encoding, Lexing};
+use crate::sql::{Class, Encoding, Lexing};
 use crate::wire::build::{self, Severity};
 use crate::wire::tags::backend as tag;
 use crate::wire::{SqlState, TxStatus};
@@ -83,6 +83,8 @@ impl Session {
             open_batch: false,
             skipping: false,
             stray: 0,
+            client_unflushed: false,
+            backend_unflushed: false,
             wishes: (Arc::clone(&base), super::wishes::Wishes::of(&base)),
             search_settings: None,
             last: None,
@@ -140,7 +142,10 @@ impl Session {
 
     /// Has a backend opened and brought in line with the startup packet; gives what it reported.
     async fn ask_for_parameters(&mut self, login: &Login) -> Result<Arc<Parameters>, Ended> {
-        let summary = Summary::default();
+        // The primary knows best; while there is none, a replica does.
+        let known = self.worker.topology().primary().is_some();
+        let class = if known { Class::Write } else { Class::Read };
+        let summary = Summary { class, ..Summary::default() };
         let mut attempt = Attempt::new(&summary);
         loop {
             if let Err(failure) = self.acquire(&mut attempt, 0).await? {

@@ -101,10 +101,20 @@ impl Session {
             self.answer_end(end);
             return;
         }
-        // Nothing of it runs: Parse, Bind and Describe fail as they do in a failed transaction.
+        // Nothing of it runs: Parse, Bind and Describe fail as they do in a failed transaction. A driver that prepares first
+        // learns here that it has to retry.
         if items.iter().any(|item| !is_nothing(bytes[item.start])) {
-            self.error(SqlState::IN_FAILED_SQL_TRANSACTION, ABORTED, None, None);
+            let (state, message) = if told {
+                (SqlState::IN_FAILED_SQL_TRANSACTION, ABORTED)
+            } else {
+                (SqlState::SERIALIZATION_FAILURE, LOST_TRANSACTION)
+            };
+            self.tx = Tx::Lost { told: true };
+            self.error(state, message, None, None);
             self.names.settle(true, 0);
+        } else if end != End::Sync {
+            // A lone Flush, as libpq sends behind a Sync: no error was given, so that nothing is to be dropped.
+            return;
         }
         self.answer_end(end);
     }

@@ -106,6 +106,9 @@ pub(crate) struct Session {
     /// What the backend is to get, from `backend_at` on.
     to_backend: Vec<u8>,
     backend_at: usize,
+    /// What was written may not have left TLS yet.
+    client_unflushed: bool,
+    backend_unflushed: bool,
     answer: Answer,
     lease: Option<Lease>,
     waiter: Rc<Waiter>,

@@ -9,7 +9,6 @@ use super::{Session, Worker};
 use crate::backend::{self, Backend, ConnectError, Login, Server, Settings};
 use crate::pool::{AcquireError, Permit};
 use crate::topology::Member;
-use crate::wire::SqlState;
 
 /// Connects to the member of this number and logs in as the identity.
 pub(super) async fn open(
@@ -64,11 +63,8 @@ fn server<'a>(worker: &'a Worker, member: &'a Member, tls: &'a crate::net::tls::
 /// Whose fault it is that no backend could be opened, and whether another member or another moment helps.
 fn refusal(error: &ConnectError) -> AcquireError {
     match error.server_error() {
-        Some(server) if server.state() == SqlState::CANNOT_CONNECT_NOW => {
-            AcquireError::Unreachable(server.fields().message().as_ref().into())
-        }
+        _ if error.is_transient() => AcquireError::Unreachable(error.to_string().into()),
         Some(server) => AcquireError::Refused(server.body().into()),
-        None if error.is_transient() => AcquireError::Unreachable(error.to_string().into()),
         None => AcquireError::Login(error.to_string().into()),
     }
 }

@@ -136,8 +136,13 @@ impl Session {
             self.backend_at = 0;
             let sent = std::mem::take(&mut self.to_backend);
             self.worker.give_buffer(sent);
-            if lease.backend.stream.poll_flush(cx).is_pending() {
-                return Poll::Pending;
+            self.backend_unflushed = true;
+        }
+        if self.backend_unflushed {
+            match lease.backend.stream.poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.backend_unflushed = false,
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Loss::Closed)),
+                Poll::Pending => return Poll::Pending,
             }
         }
         Poll::Ready(Ok(()))
@@ -145,7 +150,7 @@ impl Session {
 
     /// Writes what the client is to get; an error means that it is gone.
     pub(super) fn poll_flush_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        if self.to_client.is_empty() {
+        if self.to_client.is_empty() && !self.client_unflushed {
             return Poll::Ready(Ok(()));
         }
         while self.client_at < self.to_client.len() {
@@ -158,10 +163,10 @@ impl Session {
         self.client_at = 0;
         let sent = std::mem::take(&mut self.to_client);
         self.worker.give_buffer(sent);
-        match self.client.poll_flush(cx) {
-            Poll::Ready(Err(_)) => Poll::Ready(Err(Ended::Client)),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(())),
-        }
+        let flushed = self.client.poll_flush(cx);
+        // TLS may hold what the socket doesn't take: it has to be asked again.
+        self.client_unflushed = flushed.is_pending();
+        flushed.map_err(|_| Ended::Client)
     }
 
     /// Reads the backend until everything is answered, nothing more is there, or the client doesn't take more.
@@ -268,8 +273,7 @@ impl Session {
                     Poll::Pending => break,
                 }
             }
-            // What TLS couldn't send yet goes with the next write or flush.
-            let _rest = self.client.poll_flush(cx);
+            self.client_unflushed = self.client.poll_flush(cx).is_pending();
         }
         if done < chunk.len() {
             if self.to_client.capacity() == 0 {

@@ -48,8 +48,6 @@ fn copy_goes_in_and_out() {
             sink.send(Bytes::from_static(b"30000\tnever\n")).await.unwrap();
         }
         assert_eq!(one(&client, "SELECT count(*) FROM copied").await, "10000");
-        let error = client.copy_in::<_, Bytes>("COPY nowhere FROM STDIN").await.map(|_| ()).unwrap_err();
-        assert!(told(&error).contains("42P01"));
         assert_eq!(one(&client, "SELECT 'still here'").await, "still here");
     });
     world.proxy.assert_healthy();

@@ -43,7 +43,7 @@ fn nonsense_before_the_login_ends_only_that_connection() {
         let mut raw = Raw::connect(proxy.port);
         // It may close before it has read all.
         let _ = std::io::Write::write_all(&mut raw.stream, &bytes);
-        let said = raw.until_closed();
+        let said = raw.until_closed(what);
         assert!(
             !said.windows(6).any(|window| window == b"Z\0\0\0\x05I"),
             "{what}: ReadyForQuery before a login"
@@ -78,7 +78,7 @@ fn nonsense_after_the_login_ends_only_that_session() {
         raw.send(&query("SELECT 1"));
         assert_eq!(raw.tags(), "TDCZ", "{what}");
         raw.send(&bytes);
-        let said = raw.until_closed();
+        let said = raw.until_closed(what);
         assert!(
             said.windows(5).any(|window| window == b"08P01"),
             "{what}: {}",
@@ -103,16 +103,28 @@ fn mistakes_are_answered_as_postgresql_does() {
         ("a Describe of no portal", [frame(b'D', b"Pnope\0"), sync.clone()].concat()),
         ("a Close of nothing", [frame(b'C', b"Snope\0"), sync.clone()].concat()),
         ("an empty Query", query("")),
+        (
+            "a COPY that fails before the client gives it up",
+            [
+                frame(b'P', b"\0COPY nowhere FROM STDIN\0\0\0"),
+                frame(b'B', b"\0\0\0\0\0\0\0\0"),
+                frame(b'E', b"\0\0\0\0\0"),
+                sync.clone(),
+                frame(b'f', b"no\0"),
+                sync.clone(),
+            ]
+            .concat(),
+        ),
         ("CopyData out of a COPY", [frame(b'd', b"x"), query("SELECT 1")].concat()),
         ("a password after the login", frame(b'p', b"x")),
     ];
     let port = world.status.member(world.status.leader.as_ref().unwrap()).unwrap().direct_port;
-    let tell = |port: u16, bytes: &[u8]| {
+    let tell = |what: &str, port: u16, bytes: &[u8]| {
         let mut raw = Raw::log_in(port, "app", "app", password);
         raw.send(bytes);
         // Whatever it does, what was sent last ends it.
         raw.send(&[query("SELECT 'the end'"), frame(b'X', b"")].concat());
-        let said = raw.until_closed();
+        let said = raw.until_closed(what);
         let mut told = String::new();
         let mut rest = &said[..];
         while rest.len() >= 5 {
@@ -131,7 +143,7 @@ fn mistakes_are_answered_as_postgresql_does() {
         told
     };
     for (what, bytes) in cases {
-        assert_eq!(tell(proxy.port, &bytes), tell(port, &bytes), "{what}");
+        assert_eq!(tell(what, proxy.port, &bytes), tell(what, port, &bytes), "{what}");
     }
     others_go_on(world, &proxy);
 }

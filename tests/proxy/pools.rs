@@ -59,7 +59,7 @@ fn a_wait_for_a_backend_ends_in_time() {
     block_on(async {
         let holder = connect(&world.status, &proxy).await;
         let others = join_all((0..4).map(|_| connect(&world.status, &proxy))).await;
-        holder.batch_execute("BEGIN; CREATE TEMP TABLE holds (n int) ON COMMIT DROP").await.unwrap();
+        holder.batch_execute("BEGIN; SELECT txid_current()").await.unwrap();
         let began = Instant::now();
         let answers =
             join_all(others.iter().map(|client| client.batch_execute("/* pgha: primary */ SELECT 1"))).await;

@@ -109,7 +109,8 @@ fn temporary_tables_stay_with_their_session() {
                     .contains("42P01")
             );
         }
-        b.batch_execute("CREATE TEMP TABLE own (n int); DISCARD ALL").await.unwrap();
+        b.batch_execute("CREATE TEMP TABLE own (n int)").await.unwrap();
+        b.batch_execute("DISCARD ALL").await.unwrap();
         assert!(b.batch_execute("SELECT FROM own").await.is_err());
     });
     world.proxy.assert_healthy();

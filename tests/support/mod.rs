@@ -50,7 +50,14 @@ impl World {
     /// The cluster of all tests that leave it whole.
     pub(crate) fn shared() -> &'static Self {
         static WORLD: OnceLock<World> = OnceLock::new();
-        WORLD.get_or_init(|| block_on(Self::new(Options::quick(), "")))
+        // Nothing here fails over, however busy the machine is.
+        let patient = Options {
+            ttl: Duration::from_secs(300),
+            retry_timeout: Duration::from_secs(100),
+            failsafe: true,
+            ..Options::quick()
+        };
+        WORLD.get_or_init(|| block_on(Self::new(patient, "")))
     }
 
     /// Waits until every replica has replayed what is written now.
@@ -79,12 +86,24 @@ pub(crate) fn leader(status: &Status) -> &MemberStatus {
 
 /// What a statement returns as the superuser on one member, by its socket.
 pub(crate) fn direct(status: &Status, member: &MemberStatus, database: &str, sql: &str) -> String {
+    try_direct(status, member, database, sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+}
+
+/// The same; an error is what psql says.
+pub(crate) fn try_direct(
+    status: &Status,
+    member: &MemberStatus,
+    database: &str,
+    sql: &str,
+) -> Result<String, String> {
     let mut command = Command::new(status.postgres_bin.join("psql"));
     command.args(["-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-c", sql]);
     command.arg("-h").arg(&member.socket_dir).args(["-p", &member.direct_port.to_string()]);
     let output = command.output().expect("psql runs");
-    assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
 }
 
 /// What a statement returns as the superuser on the leader.

@@ -87,12 +87,12 @@ impl Raw {
     }
 
     /// Everything until the other side closes.
-    pub(crate) fn until_closed(&mut self) -> Vec<u8> {
+    pub(crate) fn until_closed(&mut self, what: &str) -> Vec<u8> {
         let mut all = Vec::new();
         match self.stream.read_to_end(&mut all) {
             Ok(_) => all,
             Err(error) if error.kind() == ErrorKind::ConnectionReset => all,
-            Err(error) => panic!("it stays open: {error}"),
+            Err(error) => panic!("{what}: it stays open: {error}, after {}", String::from_utf8_lossy(&all)),
         }
     }
 }
