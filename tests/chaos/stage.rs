@@ -71,7 +71,7 @@ impl Stage {
         driver.await.expect("joined").expect("a good end");
         let (app, password) = (&status.app, status.app_password.reveal());
         let dsn = format!("postgresql://{app}:{password}@127.0.0.1:{}/{app}", proxy.port);
-        Self { cluster, proxy, folder, dsn }
+        Self { proxy, cluster, folder, dsn }
     }
 
     pub(crate) fn runtime(&self) -> &Runtime {
