@@ -68,6 +68,8 @@ pub struct Backend {
     pub prepared: HashMap<u64, Prepared, foldhash::fast::RandomState>,
     /// Which Parse made its unnamed statement; 0 if none that can be used.
     pub unnamed: u64,
+    /// Number of the session that held it last: what `currval()` and `lastval()` tell here is that session's.
+    pub last_session: u32,
     /// Bytes that were read and belong to a frame not yet complete.
     pub stash: Vec<u8>,
     /// When it was opened.

@@ -116,6 +116,14 @@ impl Pool {
         Some(backend)
     }
 
+    /// Takes the idle backend that session number `session` held last, if nobody has held it since.
+    pub fn take_last_of(&self, session: u32) -> Option<Backend> {
+        let mut idle = self.idle.borrow_mut();
+        let at = idle.iter().position(|backend| backend.last_session == session)?;
+        self.busy.set(self.busy.get() + 1);
+        Some(idle.remove(at))
+    }
+
     /// Takes an idle backend to give it to another worker: it counts as neither idle nor busy here.
     pub fn give_away(&self) -> Option<Backend> {
         self.idle.borrow_mut().pop()

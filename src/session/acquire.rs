@@ -19,7 +19,7 @@ use super::{Ended, LOOK_AHEAD, Lease, Session};
 use crate::backend::Backend;
 use crate::pool::{AcquireError, Pool};
 use crate::routing::{Reason, Target};
-use crate::sql::{Class, ConsistencyHint, Hint};
+use crate::sql::{Class, ConsistencyHint, Effects, Hint};
 use crate::topology::{Member, Topology};
 use crate::wire::build::{self, Severity};
 use crate::wire::{SqlState, TxStatus};
@@ -42,6 +42,10 @@ const SEARCH_WAIT: std::time::Duration = std::time::Duration::from_millis(100);
 /// The time between two looks at whether a replica has reached the fence.
 const FENCE_LOOK: std::time::Duration = std::time::Duration::from_millis(1);
 
+/// What a session is told that asks for a sequence value which it can't be sure is its own.
+const LASTVAL: &str = "currval and lastval are not defined: the connection that nextval was called on serves other sessions; \
+                       from now on sessions of this user that call nextval keep theirs";
+
 /// The attempts at one batch: since when, and what was found out.
 #[derive(Debug)]
 pub(super) struct Attempt {
@@ -61,6 +65,8 @@ pub(super) struct Attempt {
     pub(super) held: bool,
     /// It waited for a primary at all.
     pub(super) waited: bool,
+    /// It asks for `currval()` or `lastval()`, which only the backend of the `nextval()` before can tell.
+    pub(super) sequences: bool,
 }
 
 impl Attempt {
@@ -77,6 +83,7 @@ impl Attempt {
             takes_refusals: false,
             held: false,
             waited: false,
+            sequences: summary.effects.contains(Effects::CURRVAL),
         }
     }
 
@@ -119,7 +126,11 @@ impl Session {
         attempt: &mut Attempt,
         bytes: usize,
     ) -> Result<Result<(), Failure>, Ended> {
-        if self.lease.is_some() {
+        if let Some(lease) = &self.lease {
+            if attempt.sequences && !lease.own_sequences && !self.pins.any() {
+                self.pools.identity.reads_sequences.store(true, Relaxed);
+                return Ok(Err(Failure::Own(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, LASTVAL.into())));
+            }
             return Ok(Ok(()));
         }
         loop {
@@ -166,6 +177,14 @@ impl Session {
                 self.notice_wait(attempt);
             }
             let pool = self.worker.pool(&self.pools, &topology, member);
+            if attempt.sequences {
+                self.pools.identity.reads_sequences.store(true, Relaxed);
+                let Some(backend) = pool.take_last_of(self.handle.id) else {
+                    return Ok(Err(Failure::Own(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, LASTVAL.into())));
+                };
+                self.lease(pool, backend, member, primary, None);
+                return Ok(Ok(()));
+            }
             let search = attempt.class == Class::VectorRead && !primary;
             let Ok(busy) = Busy::begin(&self.worker.shared, member.id, search) else {
                 // Another worker's search was quicker to the last place.
@@ -231,15 +250,24 @@ impl Session {
     fn lease(
         &mut self,
         pool: Rc<Pool>,
-        backend: Backend,
+        mut backend: Backend,
         member: &Member,
         primary: bool,
         busy: Option<Busy>,
     ) {
         self.backend_unflushed = false;
         self.handle.hold(Some(Held { member: backend.member, generation: member.generation }));
-        self.lease =
-            Some(Lease { backend, pool, status: TxStatus::Idle, primary, cancelled: false, _busy: busy });
+        let own_sequences = backend.last_session == self.handle.id;
+        backend.last_session = self.handle.id;
+        self.lease = Some(Lease {
+            backend,
+            pool,
+            status: TxStatus::Idle,
+            primary,
+            cancelled: false,
+            _busy: busy,
+            own_sequences,
+        });
     }
 
     /// Waits for another topology, up to the time that a statement may wait for a primary.

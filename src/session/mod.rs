@@ -80,6 +80,8 @@ struct Lease {
     cancelled: bool,
     /// Its place among the member's statements, where those are counted.
     _busy: Option<load::Busy>,
+    /// What `currval()` and `lastval()` tell on it is this session's own.
+    own_sequences: bool,
 }
 
 /// Why a session ends.

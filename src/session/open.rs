@@ -42,6 +42,7 @@ pub(super) async fn open(
         parameters: Arc::new(connected.parameters),
         prepared: std::collections::HashMap::default(),
         unnamed: 0,
+        last_session: 0,
         stash: Vec::new(),
         opened: now,
         idle_since: now,

@@ -1,7 +1,7 @@
 //! What the workers share: read-mostly, and never locked for the length of a statement.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -35,6 +35,8 @@ pub struct Identity {
     pub database: Arc<str>,
     /// What the proxy logs in with, as of the last login of a client.
     pub credentials: ArcSwap<Credentials>,
+    /// Its sessions have asked for `currval()` or `lastval()`: one that calls `nextval()` keeps its backend.
+    pub reads_sequences: AtomicBool,
 }
 
 impl std::fmt::Debug for Identity {
@@ -193,6 +195,7 @@ impl Shared {
                 user: user.into(),
                 database: database.into(),
                 credentials: ArcSwap::new(Arc::clone(&credentials)),
+                reads_sequences: AtomicBool::new(false),
             })
         });
         identity.credentials.store(credentials);

@@ -74,6 +74,14 @@ impl Session {
             return;
         }
         self.pins.take_up(verdict.effects);
+        if verdict.effects.contains(Effects::NEXTVAL)
+            && let Some(lease) = self.lease.as_mut()
+        {
+            lease.own_sequences = true;
+        }
+        if verdict.effects.contains(Effects::NEXTVAL) && self.pools.identity.reads_sequences.load(Relaxed) {
+            self.pins.take_up(Effects::CURRVAL);
+        }
         self.note_channels(verdict);
         self.take_up_settings(verdict);
         if verdict.class == Class::Write {
