@@ -159,6 +159,10 @@ fn serve(listener: &TcpListener, count: usize) {
         let body = if request.starts_with(b"GET /topology ") {
             json!({ "epoch": 4, "rule": { "state": "serving", "primary": "pg-node-1" },
                     "members": [{ "name": "pg-node-1", "role": "primary" }] })
+        } else if request.starts_with(b"GET /failovers ") {
+            json!({ "failovers": [{ "kind": "switchover", "began": 1.5, "to": "pg-node-2", "epoch": 4,
+                                    "milliseconds": { "verified": 12.5 }, "sessions": { "waited": 3 } }],
+                    "transitions": ["one"] })
         } else {
             json!([])
         };
@@ -176,6 +180,7 @@ fn status_shows_what_the_proxy_sees() {
         text.starts_with("pg-node-1 is primary, epoch 4\n\nMembers\nNAME       ROLE\npg-node-1  primary\n"),
         "{text}"
     );
+    assert!(text.contains("1970-01-01T00:00:01Z  switchover        pg-node-2  4"), "{text}");
     let status: Value = serde_json::from_str(&out(&["status", "--json", "--address", &address], "")).unwrap();
     assert_eq!(status["topology"]["epoch"], 4);
     server.join().unwrap();

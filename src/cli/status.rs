@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::Args;
@@ -84,12 +84,13 @@ fn shown(status: &Value, as_json: bool) -> String {
     if as_json {
         return format!("{status}\n");
     }
+    let failovers = failovers(&status["failovers"]["failovers"]);
     let mut text = rule(&status["topology"]);
     for (title, rows) in [
         ("Members", &status["topology"]["members"]),
         ("Pools", &status["pools"]),
         ("Sessions", &status["sessions"]),
-        ("Failovers", &status["failovers"]),
+        ("Failovers", &failovers),
     ] {
         let rows = table(rows);
         let rows = if rows.is_empty() { "none\n" } else { &rows };
@@ -106,4 +107,20 @@ fn rule(topology: &Value) -> String {
         _ => format!("no primary: {}", word(&rule["reason"])),
     };
     format!("{state}, epoch {}\n", topology["epoch"])
+}
+
+/// Of each failover's record what fits on a line; times are in milliseconds from its first sign.
+fn failovers(list: &Value) -> Value {
+    let row = |one: &Value| {
+        let (times, sessions) = (&one["milliseconds"], &one["sessions"]);
+        let began = one["began"].as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let began = began.map(|since| humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string());
+        json!({
+            "began": began, "kind": one["kind"], "from": one["from"], "to": one["to"], "epoch": one["epoch"],
+            "key_ms": times["key_written"], "verified_ms": times["verified"], "write_ms": times["first_write"],
+            "waited": sessions["waited"], "rerun": sessions["rerun"], "40001": sessions["told_40001"],
+            "08007": sessions["told_08007"], "08006": sessions["told_08006"], "ended": sessions["ended"],
+        })
+    };
+    Value::Array(list.as_array().into_iter().flatten().map(row).collect())
 }
