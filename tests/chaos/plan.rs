@@ -67,7 +67,7 @@ pub(crate) struct Planned {
     pub(crate) victim: Victim,
     /// Quiet time before it, in milliseconds.
     pub(crate) pause_ms: u64,
-    /// How long etcd is away, in milliseconds.
+    /// How long etcd, or a replica, is away, in milliseconds.
     pub(crate) outage_ms: u64,
 }
 

@@ -114,17 +114,17 @@ impl Stage {
             Fault::KillPostgres => kill(How::Postgres).await,
             Fault::KillMember => {
                 kill(How::Member).await;
-                self.until_another_leads(member).await;
+                self.let_it_tell(planned, member).await;
                 kill(How::Start).await;
             }
             Fault::Freeze => {
                 kill(How::Freeze).await;
-                self.until_another_leads(member).await;
+                self.let_it_tell(planned, member).await;
                 kill(How::Thaw).await;
             }
             Fault::Partition => {
                 kill(How::Partition).await;
-                self.until_another_leads(member).await;
+                self.let_it_tell(planned, member).await;
                 kill(How::Heal).await;
             }
             Fault::Switchover => drop(cluster.switchover(None).await.expect("a switchover")),
@@ -140,6 +140,14 @@ impl Stage {
             }
             Fault::ProxyRestart => self.proxy.restart(status).await,
         }
+    }
+
+    /// Leaves a replica in its state for the outage's time, a leader until another leads.
+    async fn let_it_tell(&self, planned: Planned, member: &str) {
+        if planned.victim == Victim::Replica {
+            tokio::time::sleep(Duration::from_millis(planned.outage_ms)).await;
+        }
+        self.until_another_leads(member).await;
     }
 
     /// Waits until a member other than this one is the primary, by its own Patroni's word.

@@ -10,6 +10,8 @@ use crate::stage::{Stage, Struck, application};
 
 /// How long after the proxy's restart a client may still learn that its connection is gone, in seconds.
 const RESTART_GRACE: f64 = 1.0;
+/// How long a statement waits for a primary, in seconds: ttl + loop_wait + 5 s.
+const HOLD: f64 = 26.0;
 /// A pause of the cluster's writes that is shorter is none, in seconds.
 const STOP: f64 = 0.3;
 
@@ -98,6 +100,8 @@ impl Evidence {
             _ => None,
         });
         let refused = |write: &Write| write.outcome != DONE && write.outcome != "08007";
+        // As promised, when the cluster itself has no primary for longer than a statement may wait.
+        let held_out = |write: &Write| write.outcome == "57P03" && write.ended - write.begun >= HOLD;
         let in_restart = |write: &Write| self.in_restart(write.begun, write.ended);
         Wrongs(vec![
             ("acknowledged writes lost", writes(&|w| w.outcome == DONE && rows(w) < w.parts)),
@@ -106,7 +110,7 @@ impl Evidence {
             ("writes reported failed that stand", writes(&|w| refused(w) && !in_restart(w) && rows(w) > 0)),
             ("writes on a wrong member", self.on_wrong_member()),
             ("writes failed otherwise than by 40001 or 08007", {
-                writes(&|w| refused(w) && w.outcome != "40001" && !in_restart(w))
+                writes(&|w| refused(w) && w.outcome != "40001" && !in_restart(w) && !held_out(w))
             }),
             ("own writes not read", reads(&|read| read.missing.is_some())),
             ("sessions lost", lost_sessions.collect()),
