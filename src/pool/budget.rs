@@ -27,7 +27,9 @@ impl MemberBudget {
 pub struct Budget {
     open: AtomicUsize,
     size: usize,
-    waiting: AtomicUsize,
+    /// Sessions that wait, by worker, and in all.
+    waiting: Box<[AtomicUsize]>,
+    waiting_in_all: AtomicUsize,
     member: Arc<MemberBudget>,
 }
 
@@ -41,9 +43,15 @@ pub enum Refusal {
 }
 
 impl Budget {
-    /// Room for `size` backends, within the member's own.
-    pub fn new(size: usize, member: Arc<MemberBudget>) -> Arc<Self> {
-        Arc::new(Self { open: AtomicUsize::new(0), size, waiting: AtomicUsize::new(0), member })
+    /// Room for `size` backends, within the member's own, for so many workers.
+    pub fn new(size: usize, member: Arc<MemberBudget>, workers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            open: AtomicUsize::new(0),
+            size,
+            waiting: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+            waiting_in_all: AtomicUsize::new(0),
+            member,
+        })
     }
 
     /// Backends open now.
@@ -53,7 +61,18 @@ impl Budget {
 
     /// Sessions that wait, on any worker.
     pub fn waiting(&self) -> usize {
-        self.waiting.load(Relaxed)
+        self.waiting_in_all.load(Relaxed)
+    }
+
+    /// The worker other than `than` on which most sessions wait, if any do.
+    pub fn waits_elsewhere(&self, than: usize) -> Option<usize> {
+        if self.waiting() == 0 {
+            return None;
+        }
+        let others = self.waiting.iter().enumerate().filter(|(worker, _)| *worker != than);
+        let (worker, most) =
+            others.map(|(worker, count)| (worker, count.load(Relaxed))).max_by_key(|(_, count)| *count)?;
+        (most > 0).then_some(worker)
     }
 
     /// Takes a place.
@@ -69,11 +88,19 @@ impl Budget {
         Ok(Permit(Arc::clone(self)))
     }
 
-    pub(super) fn add_waiting(&self, by: isize) {
-        if by < 0 {
-            self.waiting.fetch_sub(by.unsigned_abs(), Relaxed);
-        } else {
-            self.waiting.fetch_add(by.unsigned_abs(), Relaxed);
+    /// One more session waits on `worker`.
+    pub(super) fn begin_wait(&self, worker: usize) {
+        self.waiting_in_all.fetch_add(1, Relaxed);
+        if let Some(count) = self.waiting.get(worker) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// One fewer.
+    pub(super) fn end_wait(&self, worker: usize) {
+        self.waiting_in_all.fetch_sub(1, Relaxed);
+        if let Some(count) = self.waiting.get(worker) {
+            count.fetch_sub(1, Relaxed);
         }
     }
 }
@@ -100,7 +127,7 @@ mod tests {
     #[test]
     fn a_dropped_permit_is_a_free_place_in_both() {
         let member = MemberBudget::new(2);
-        let (a, b) = (Budget::new(1, Arc::clone(&member)), Budget::new(5, Arc::clone(&member)));
+        let (a, b) = (Budget::new(1, Arc::clone(&member), 3), Budget::new(5, Arc::clone(&member), 3));
         let first = a.reserve().unwrap();
         assert_eq!(a.reserve().unwrap_err(), Refusal::Pool);
         let second = b.reserve().unwrap();
@@ -110,5 +137,16 @@ mod tests {
         let _third = b.reserve().unwrap();
         drop(second);
         assert_eq!((a.open(), b.open(), member.open()), (0, 1, 1));
+    }
+
+    #[test]
+    fn who_waits_elsewhere_is_known() {
+        let budget = Budget::new(1, MemberBudget::new(1), 3);
+        assert_eq!(budget.waits_elsewhere(0), None);
+        budget.begin_wait(2);
+        assert_eq!((budget.waits_elsewhere(0), budget.waits_elsewhere(1)), (Some(2), Some(2)));
+        assert_eq!(budget.waits_elsewhere(2), None, "its own are not elsewhere");
+        budget.end_wait(2);
+        assert_eq!((budget.waiting(), budget.waits_elsewhere(0)), (0, None));
     }
 }

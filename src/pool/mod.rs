@@ -42,6 +42,7 @@ pub enum Demand {
 
 /// One worker's backends of one member, for one user and database.
 pub struct Pool {
+    worker: usize,
     member: u16,
     idle: RefCell<Vec<Backend>>,
     waiting: RefCell<VecDeque<Rc<Waiter>>>,
@@ -53,9 +54,10 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// An empty pool of member number `member`.
-    pub fn new(member: u16, generation: u64, budget: Arc<Budget>, limits: Rc<Limits>) -> Self {
+    /// An empty pool of worker number `worker` for member number `member`.
+    pub fn new(worker: usize, member: u16, generation: u64, budget: Arc<Budget>, limits: Rc<Limits>) -> Self {
         Self {
+            worker,
             member,
             idle: RefCell::default(),
             waiting: RefCell::default(),
@@ -152,7 +154,7 @@ impl Pool {
         }
         waiter.arm(now + self.limits.wait);
         waiting.push_back(Rc::clone(waiter));
-        self.budget.add_waiting(1);
+        self.budget.begin_wait(self.worker);
         Ok(if self.opening.get() >= waiting.len() { Demand::Wait } else { Demand::Open })
     }
 
@@ -184,7 +186,7 @@ impl Pool {
         let mut waiting = self.waiting.borrow_mut();
         if let Some(at) = waiting.iter().position(|other| Rc::ptr_eq(other, waiter)) {
             waiting.remove(at);
-            self.budget.add_waiting(-1);
+            self.budget.end_wait(self.worker);
         }
     }
 
@@ -240,7 +242,7 @@ impl Pool {
     fn next_waiter(&self) -> Option<Rc<Waiter>> {
         let waiter = self.waiting.borrow_mut().pop_front();
         if waiter.is_some() {
-            self.budget.add_waiting(-1);
+            self.budget.end_wait(self.worker);
         }
         waiter
     }

@@ -63,12 +63,14 @@ impl Session {
     /// Puts the batch into the backend's buffer.
     pub(super) fn translate(&mut self, bytes: &[u8], items: &[Item], run: &mut Run) {
         let Some(lease) = self.lease.as_mut() else { return };
+        // Only what is kept under a name has to know how its own names were resolved.
+        let named = items.iter().any(|item| item.statement.is_some());
         let mut translation = Translation {
             backend: &mut lease.backend,
             answer: &mut self.answer,
             out: &mut self.to_backend,
             unnamed: &self.unnamed,
-            naming: self.settings.naming(),
+            naming: if named { self.settings.naming() } else { 0 },
             parsed: &mut run.parses,
         };
         self.skipping = translation.batch(bytes, items, self.skipping);

@@ -209,7 +209,7 @@ impl Shared {
             &*self.member_budgets.entry(member).or_insert_with(|| MemberBudget::new(pool.member_size)),
         );
         let entry = self.budgets.entry((identity.id, member));
-        Arc::clone(&*entry.or_insert_with(|| Budget::new(pool.size, of_member)))
+        Arc::clone(&*entry.or_insert_with(|| Budget::new(pool.size, of_member, self.workers())))
     }
 
     /// A write was answered in this epoch.

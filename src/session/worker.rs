@@ -228,7 +228,7 @@ impl Worker {
         }
         let pool = by_member[number].get_or_insert_with(|| {
             let budget = self.shared.budget(&pools.identity, member.id.0);
-            Rc::new(Pool::new(member.id.0, generation, budget, Rc::clone(&self.limits)))
+            Rc::new(Pool::new(self.index, member.id.0, generation, budget, Rc::clone(&self.limits)))
         });
         if pool.generation() != generation {
             pool.renew(generation);
@@ -265,10 +265,12 @@ impl Worker {
     /// Takes back a backend whose state is clean; where others need it more, it goes to them.
     pub(super) fn release(self: &Rc<Self>, pools: &Rc<Pools>, pool: &Rc<Pool>, mut backend: Backend) {
         let (_, _, _, waiting) = pool.counts();
-        if waiting == 0 && pool.budget().waiting() > 0 {
+        if waiting == 0
+            && let Some(to) = pool.budget().waits_elsewhere(self.index)
+        {
             // Somebody on another worker waits: it may have asked before this one came free.
             pool.closed();
-            self.send_backend(&pools.identity, backend);
+            self.shared.post(to, Mail::Backend(Box::new(backend), Arc::clone(&pools.identity)));
             return;
         }
         backend.idle_since = Instant::now();
@@ -332,14 +334,6 @@ impl Worker {
         pool.adopt(Backend { stream, ..backend });
         // Where that came from may be more.
         self.open_more(&pools, &pool, true);
-    }
-
-    /// Gives a backend to a worker where somebody waits for one.
-    fn send_backend(&self, identity: &Arc<Identity>, backend: Backend) {
-        let workers = self.shared.workers();
-        if let Some(to) = (1..workers).map(|n| (self.index + n) % workers).next() {
-            self.shared.post(to, Mail::Backend(Box::new(backend), Arc::clone(identity)));
-        }
     }
 
     fn ask_others(&self, identity: &Arc<Identity>, member: u16) {
