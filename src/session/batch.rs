@@ -154,7 +154,8 @@ impl Default for Summary {
 impl Summary {
     /// Takes up one verdict; `runs` when it is executed, not only parsed or described.
     pub(super) fn add(&mut self, verdict: &Rc<Verdict>, runs: bool) {
-        self.class = if self.verdicts == 0 { verdict.class } else { strictest(self.class, verdict.class) };
+        let class = verdict.class();
+        self.class = if self.verdicts == 0 { class } else { strictest(self.class, class) };
         self.effects |= verdict.effects;
         if self.verdicts == 0 {
             self.hint = verdict.hint;

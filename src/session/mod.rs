@@ -59,7 +59,7 @@ use crate::metrics::Reroute;
 use crate::net::Stream;
 use crate::pool::{Pool, Waiter};
 use crate::routing::Fence;
-use crate::sql::{Class, Lexing, Verdict};
+use crate::sql::{Class, Learnt, Lexing, Verdict};
 use crate::topology::MemberId;
 use crate::wire::build::{self, Severity};
 use crate::wire::{SqlState, TxStatus};
@@ -293,6 +293,11 @@ impl Session {
             match self.send_and_relay(bytes, items, search, &mut run).await {
                 Outcome::Settled => match run.rerun.take() {
                     Some(why) => {
+                        if why == run::Rerun::Writes
+                            && let Some(only) = &summary.only
+                        {
+                            only.learnt.set(Learnt::Writes);
+                        }
                         self.before_rerun(why, &mut attempt).await?;
                     }
                     None => {

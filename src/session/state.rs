@@ -10,8 +10,9 @@ use super::batch::{End, Summary};
 use super::run::{Copying, Run};
 use super::wishes::Last;
 use crate::backend::Settings;
+use crate::config::Reads;
 use crate::metrics::{self, Slot};
-use crate::sql::{Class, Effects, SettingChange, TransactionModes, TransactionVerb, Verdict};
+use crate::sql::{Class, Effects, Learnt, SettingChange, TransactionModes, TransactionVerb, Verdict};
 use crate::wire::TxStatus;
 
 /// Parameters that tell what a member is, not what the session set: the client sees those of the service it gets.
@@ -68,7 +69,7 @@ impl Session {
     /// Takes up a statement, or a string of them, that completed.
     pub(super) fn completed(&mut self, verdict: &Rc<Verdict>, rolled_back: bool) {
         if verdict.effects.is_empty() && verdict.settings.is_empty() && verdict.transaction.is_none() {
-            if verdict.class == Class::Write {
+            if verdict.class() == Class::Write {
                 self.note_write();
             }
             return;
@@ -84,7 +85,7 @@ impl Session {
         }
         self.note_channels(verdict);
         self.take_up_settings(verdict);
-        if verdict.class == Class::Write {
+        if verdict.class() == Class::Write {
             self.note_write();
         }
         let effects = verdict.effects;
@@ -201,6 +202,7 @@ impl Session {
             // By the batch and not by what completed: a portal that is suspended (INSERT … RETURNING with a row limit) wrote.
             self.note_write();
         }
+        self.learn(run, summary);
         self.open_batch = !run.ready;
         if run.ready {
             self.skipping = false;
@@ -210,6 +212,24 @@ impl Session {
         }
         debug_assert!(run.ready || matches!(end, End::Flush | End::Full | End::Sync));
         self.release_if_free();
+    }
+
+    /// What a replica ran only reads. What looks like a read and ran on the primary may have written all the same (a view, a
+    /// trigger, an operator): until a replica has run it, the session's later reads see what it did.
+    fn learn(&mut self, run: &Run, summary: &Summary) {
+        let (Some(only), Some(lease)) = (&summary.only, &self.lease) else { return };
+        if summary.class != Class::Read || run.failed || !run.ready {
+            return;
+        }
+        let splits = self.worker.shared.config.routing.reads == Reads::Replicas;
+        match (lease.primary, only.learnt.get()) {
+            (false, _) => only.learnt.set(Learnt::Reads),
+            (true, Learnt::Nothing | Learnt::Writes) if splits => match self.tx {
+                Tx::Idle => self.fence(),
+                _ => self.note_write(),
+            },
+            (true, _) => {}
+        }
     }
 
     /// Gives the backend back when nothing ties the session to it.

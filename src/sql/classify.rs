@@ -1,5 +1,7 @@
 //! From a query string to its verdict: cut it into statements and ask of each what its first word makes it.
 
+use std::cell::Cell;
+
 use super::body::Calls;
 use super::cursor::Cursor;
 use super::functions::Functions;
@@ -67,6 +69,7 @@ fn verdict(
         consistency,
         object: found.object.filter(|_| single),
         explain_route: found.explain_route.filter(|_| single),
+        learnt: Cell::default(),
     }
 }
 

@@ -19,6 +19,7 @@ mod normalize;
 mod settings;
 mod transactions;
 
+use std::cell::Cell;
 use std::fmt;
 
 pub use cache::ClassCache;
@@ -245,6 +246,18 @@ pub enum ConsistencyHint {
     Strong,
 }
 
+/// What running a statement has shown of it, beyond what its text says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Learnt {
+    /// Nothing yet.
+    #[default]
+    Nothing,
+    /// A replica ran it: it writes nothing.
+    Reads,
+    /// A replica refused it: it writes, through a view, a function or an operator.
+    Writes,
+}
+
 /// What a whole query string is: the strictest of its statements, and all that they do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
@@ -277,4 +290,13 @@ pub struct Verdict {
     pub object: Option<Box<[u8]>>,
     /// `EXPLAIN (ROUTE) statement`: the byte where the statement begins.
     pub explain_route: Option<usize>,
+    /// What was learnt of it by running it.
+    pub learnt: Cell<Learnt>,
+}
+
+impl Verdict {
+    /// Where the string may run, by its text and by what was learnt.
+    pub fn class(&self) -> Class {
+        if self.learnt.get() == Learnt::Writes { Class::Write } else { self.class }
+    }
 }
