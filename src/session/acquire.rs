@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use super::batch::Summary;
 use super::handle::{Held, Order};
+use super::holding::Holding;
 use super::load::Busy;
 use super::run::Rerun;
 use super::state::Tx;
@@ -468,27 +469,6 @@ impl Session {
             }
         }
         Poll::Pending
-    }
-}
-
-/// A session's place among those that wait for a primary.
-struct Holding<'a> {
-    shared: &'a super::Shared,
-    bytes: usize,
-}
-
-impl<'a> Holding<'a> {
-    fn enter(shared: &'a super::Shared, bytes: usize) -> Self {
-        shared.holding.fetch_add(1, Relaxed);
-        shared.holding_bytes.fetch_add(bytes, Relaxed);
-        Self { shared, bytes }
-    }
-}
-
-impl Drop for Holding<'_> {
-    fn drop(&mut self) {
-        self.shared.holding.fetch_sub(1, Relaxed);
-        self.shared.holding_bytes.fetch_sub(self.bytes, Relaxed);
     }
 }
 

@@ -12,6 +12,7 @@ mod copying;
 mod events;
 mod greeting;
 mod handle;
+mod holding;
 mod listening;
 mod load;
 mod local;

@@ -1,7 +1,6 @@
 //! Chaos: the proxy before a real cluster, under load, while its parts are killed, frozen, cut off and moved. What clients were
 //! told is then held against what the database holds. README.md beside this file says how to run it and how to read it.
 #![expect(clippy::print_stderr, reason = "what a run shows is told to whoever runs it")]
-#![expect(clippy::format_collect, reason = "short lists, written once")]
 
 mod journal;
 mod load;

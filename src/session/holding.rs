@@ -1,0 +1,25 @@
+//! A session's place among those that wait for a primary, counted over all workers.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A session's place among those that wait for a primary.
+pub(super) struct Holding<'a> {
+    shared: &'a super::Shared,
+    bytes: usize,
+}
+
+impl<'a> Holding<'a> {
+    /// Takes a place, with this many bytes of statement.
+    pub(super) fn enter(shared: &'a super::Shared, bytes: usize) -> Self {
+        shared.holding.fetch_add(1, Relaxed);
+        shared.holding_bytes.fetch_add(bytes, Relaxed);
+        Self { shared, bytes }
+    }
+}
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        self.shared.holding.fetch_sub(1, Relaxed);
+        self.shared.holding_bytes.fetch_sub(self.bytes, Relaxed);
+    }
+}
