@@ -72,6 +72,8 @@ pub(super) enum Event<'a> {
     Complete { tag: &'a [u8], owed: Option<Owed>, hidden: bool },
     /// ReadyForQuery. `owed` is the Query or Sync that it ends.
     Ready { status: TxStatus, owed: Owed },
+    /// NoticeResponse, not in answer to something hidden.
+    Notice(ErrorFields<'a>),
     /// ParameterStatus.
     Parameter { name: &'a [u8], value: &'a [u8] },
     /// CopyInResponse: the client's CopyData is wanted.
@@ -155,7 +157,7 @@ impl Answer {
             | tag::FUNCTION_CALL_RESPONSE
             | tag::PARAMETER_DESCRIPTION => self.stream(buf, len, !hidden),
             tag::NOTIFICATION_RESPONSE => self.stream(buf, len, true),
-            tag::NOTICE_RESPONSE => self.stream(buf, len, !hidden),
+            tag::NOTICE_RESPONSE if hidden => self.stream(buf, len, false),
             tag::ROW_DESCRIPTION | tag::NO_DATA => {
                 let step = self.stream(buf, len, !hidden)?;
                 if self.front_is(Kind::Describe) && !matches!(step, Step::More) {
@@ -245,6 +247,7 @@ impl Answer {
         match tag {
             tag::READY_FOR_QUERY => self.ready(body),
             tag::ERROR_RESPONSE => Ok(self.error(body, hidden)),
+            tag::NOTICE_RESPONSE => Ok(Event::Notice(ErrorFields::new(body))),
             tag::PARAMETER_STATUS => {
                 let (name, value) = parts::parameter_status(body).ok_or(OutOfStep::Malformed(tag))?;
                 Ok(Event::Parameter { name, value })

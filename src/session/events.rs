@@ -59,6 +59,11 @@ impl Session {
                 self.transaction_is(status, run);
                 Ok(true)
             }
+            // A server's last words are for its own clients: this one's session goes on.
+            Event::Notice(fields) => {
+                let last = matches!(fields.state(), SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN);
+                Ok(!last && run.rerun.is_none())
+            }
             Event::Parameter { name, value } => Ok(self.parameter(name, value) && run.rerun.is_none()),
             Event::CopyIn => {
                 run.copying = Copying::Data(0);

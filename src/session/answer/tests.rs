@@ -25,6 +25,7 @@ fn feed(answer: &mut Answer, bytes: &[u8], piece: usize) -> (Vec<u8>, Vec<String
                             format!("complete {} {hidden}", String::from_utf8_lossy(tag))
                         }
                         Event::Ready { status, owed } => format!("ready {status:?} {}", owed.hidden),
+                        Event::Notice(fields) => format!("notice {}", fields.state().as_str()),
                         Event::Parameter { .. } => "parameter".into(),
                         Event::CopyIn => "copy in".into(),
                         Event::CopyBoth => "copy both".into(),
