@@ -82,10 +82,26 @@ async fn serve(
     worker: std::rc::Rc<Worker>,
     door: Door,
     mail: mpsc::Receiver<Mail>,
-    mut arrivals: mpsc::Receiver<Incoming>,
+    arrivals: mpsc::Receiver<Incoming>,
     sessions: Arc<AtomicUsize>,
 ) {
     let own = tokio::task::spawn_local(std::rc::Rc::clone(&worker).run(mail));
+    // A task of its own: the future that a LocalSet is run with is polled at each of its turns.
+    let arriving = tokio::task::spawn_local(take_arrivals(worker, door, arrivals, sessions));
+    // Arrivals end with the acceptor: the proxy stops. The worker's own task ends with its last session.
+    for ended in [arriving.await, own.await] {
+        if ended.is_err() {
+            tracing::error!("a task of a worker's own ended in a panic");
+        }
+    }
+}
+
+async fn take_arrivals(
+    worker: std::rc::Rc<Worker>,
+    door: Door,
+    mut arrivals: mpsc::Receiver<Incoming>,
+    sessions: Arc<AtomicUsize>,
+) {
     while let Some(incoming) = arrivals.recv().await {
         let (worker, door) = (std::rc::Rc::clone(&worker), door.clone());
         let counted = Counted::new(&sessions);
@@ -93,10 +109,6 @@ async fn serve(
             let _counted = counted;
             admit(worker, &door, incoming).await;
         });
-    }
-    // The acceptor is gone: the proxy stops. The worker's own task ends with its last session.
-    if own.await.is_err() {
-        tracing::error!("a worker's own task ended in a panic");
     }
 }
 

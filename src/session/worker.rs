@@ -80,6 +80,8 @@ pub struct Worker {
     pub(super) searches: Turn,
     pub(super) parses: Cell<u64>,
     pub(super) draining: Cell<bool>,
+    /// The time of the last sweep: near enough for what counts in minutes.
+    swept: Cell<Instant>,
     pub(super) metrics: metrics::Worker,
     opaque: Rc<Verdict>,
     spare: RefCell<Vec<Vec<u8>>>,
@@ -112,6 +114,7 @@ impl Worker {
             searches: Turn::default(),
             parses: Cell::new(1),
             draining: Cell::new(false),
+            swept: Cell::new(Instant::now()),
             metrics,
             opaque: Rc::new(plan::opaque_verdict()),
             spare: RefCell::default(),
@@ -273,7 +276,7 @@ impl Worker {
             self.shared.post(to, Mail::Backend(Box::new(backend), Arc::clone(&pools.identity)));
             return;
         }
-        backend.idle_since = Instant::now();
+        backend.idle_since = self.swept.get();
         pool.put_back(backend);
     }
 
@@ -355,6 +358,7 @@ impl Worker {
 
     fn sweep(self: &Rc<Self>) {
         let now = Instant::now();
+        self.swept.set(now);
         let all: Vec<_> = self.identities.borrow().values().map(Rc::clone).collect();
         for pools in all {
             let by_member: Vec<_> = pools.by_member.borrow().iter().flatten().map(Rc::clone).collect();
