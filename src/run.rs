@@ -211,7 +211,7 @@ async fn told_to_stop(reload: &admin::Reload) -> std::io::Result<()> {
             _ = hang_up.recv() => {
                 let reload = Arc::clone(reload);
                 match tokio::task::spawn_blocking(move || reload()).await {
-                    Ok(Ok(_)) => tracing::info!("configuration reloaded"),
+                    Ok(Ok(done)) => tracing::info!("the configuration is {done}"),
                     Ok(Err(error)) => tracing::error!(%error, "the configuration stays as it was"),
                     Err(_panicked) => tracing::error!("the reload failed"),
                 }
@@ -283,7 +283,12 @@ fn reloader(
             shared.backend_tls.store(Arc::new(backend_tls));
             shared.functions.store(Arc::new(functions(&config)));
             set_level(&config.log.level);
-            Ok("reloaded".to_owned())
+            let waiting = crate::config::needs_restart(&shared.config, &config);
+            Ok(if waiting.is_empty() {
+                "reloaded".to_owned()
+            } else {
+                format!("reloaded; these take effect at the next start: {}", waiting.join(", "))
+            })
         };
         reload().map_err(|error| format!("{error:#}"))
     })

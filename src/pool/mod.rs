@@ -216,12 +216,13 @@ impl Pool {
         self.waiting.borrow().len() > self.opening.get()
     }
 
-    /// Closes what has been idle or has lived too long, ends the wait of those whose time is over.
+    /// Closes what has been idle or has lived too long or was ended by its server, ends the wait of those whose time is over.
     pub fn sweep(&self, now: Instant) {
         let limits = &self.limits;
-        self.idle.borrow_mut().retain(|backend| {
+        self.idle.borrow_mut().retain_mut(|backend| {
             now.duration_since(backend.idle_since) < limits.idle_timeout
                 && now.duration_since(backend.opened) < limits.lifetime
+                && backend.stream.is_quiet()
         });
         loop {
             let overdue = self.waiting.borrow().front().is_some_and(|waiter| waiter.is_overdue(now));
