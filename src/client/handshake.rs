@@ -35,12 +35,14 @@ pub struct HandshakeConfig {
 pub enum Outcome {
     /// It is logged in.
     Accepted(Box<Accepted>),
-    /// It asked to cancel; it is closed, and nothing is answered.
+    /// It asked to cancel; nothing is answered.
     Cancel {
         /// As BackendKeyData named it.
         process_id: u32,
         /// The same.
         secret: Vec<u8>,
+        /// To be closed when the cancel is on its way and not before: its end tells the client so.
+        stream: Stream,
     },
 }
 
@@ -117,7 +119,9 @@ pub async fn accept(
 ) -> Result<Outcome, HandshakeError> {
     let handshake = async {
         match open(tcp, config.tls.as_ref()).await? {
-            Opened::Cancel { process_id, secret } => Ok(Outcome::Cancel { process_id, secret }),
+            Opened::Cancel { process_id, secret, stream } => {
+                Ok(Outcome::Cancel { process_id, secret, stream })
+            }
             Opened::Startup(stream, startup) => {
                 // Who has not even sent a startup packet holds no place.
                 let _turn = config.logins.acquire().await.map_err(|_closed| HandshakeError::Closed)?;
@@ -139,7 +143,7 @@ pub async fn refuse(
 ) -> Option<(u32, Vec<u8>)> {
     let opening = async {
         match open(tcp, config.tls.as_ref()).await {
-            Ok(Opened::Cancel { process_id, secret }) => Some((process_id, secret)),
+            Ok(Opened::Cancel { process_id, secret, .. }) => Some((process_id, secret)),
             Ok(Opened::Startup(stream, _)) => {
                 close_with(stream, refusal.clone()).await;
                 None

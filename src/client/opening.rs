@@ -23,7 +23,7 @@ pub(super) enum Opened {
     /// To log in.
     Startup(Stream, Startup),
     /// To cancel.
-    Cancel { process_id: u32, secret: Vec<u8> },
+    Cancel { process_id: u32, secret: Vec<u8>, stream: Stream },
 }
 
 /// What may still be asked for before the startup packet.
@@ -61,7 +61,7 @@ pub(super) async fn open(tcp: TcpStream, tls: Option<&ServerTls>) -> Result<Open
                 stream = answer(stream, NO_ENCRYPTION, "GSSAPI encryption").await?;
             }
             Ok(Opening::Cancel { process_id, secret }) => {
-                return Ok(Opened::Cancel { process_id, secret });
+                return Ok(Opened::Cancel { process_id, secret, stream });
             }
             Ok(Opening::Startup(startup)) => return Ok(Opened::Startup(stream, startup)),
             Ok(twice) => return Err(close_with(stream, twice.unexpected()).await),

@@ -127,7 +127,10 @@ async fn admit(worker: std::rc::Rc<Worker>, door: &Door, incoming: Incoming) {
             door.logins.count(LoginResult::Ok);
             session::serve(worker, *accepted, Box::new(guard)).await;
         }
-        Ok(Outcome::Cancel { process_id, secret }) => worker.shared().cancels.cancel(process_id, &secret),
+        Ok(Outcome::Cancel { process_id, secret, stream }) => {
+            worker.shared().cancels.cancel(process_id, &secret);
+            drop(stream);
+        }
         Err(error) => {
             door.logins.count(result_of(&error));
             tracing::debug!(%peer, %error, "login failed");

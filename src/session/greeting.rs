@@ -7,6 +7,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::acquire::{Attempt, Failure};
@@ -125,11 +126,14 @@ impl Session {
         }
         let (shared, worker, session) =
             (Arc::downgrade(&self.worker.shared), self.worker.index, self.handle.id);
+        let batch = Arc::clone(&self.handle.batch);
         let cancel = self.worker.shared.cancels.register(
             login.minor,
             Arc::new(move || {
-                if let Some(shared) = shared.upgrade() {
-                    shared.post(worker, Mail::Cancel(session));
+                // What is under way now is meant, nothing that comes later.
+                let batch = batch.load(Relaxed);
+                if let Some(shared) = shared.upgrade().filter(|_| batch % 2 == 1) {
+                    shared.post(worker, Mail::Cancel(session, batch));
                 }
             }),
         );

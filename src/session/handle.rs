@@ -1,6 +1,8 @@
 //! A session as its worker reaches it: to wake it, cut it, cancel what it runs.
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Waker};
 
 use crate::topology::{Epoch, Rule, Topology};
@@ -27,8 +29,10 @@ pub(super) struct Held {
 
 /// One session's handle.
 pub(super) struct Handle {
-    /// The session's number: its process id to its client.
+    /// The session's number.
     pub(super) id: u32,
+    /// Counts batches: odd while one is under way. Other threads read it, to tell which one a cancel means.
+    pub(super) batch: Arc<AtomicU64>,
     held: Cell<Option<Held>>,
     fenced: Cell<bool>,
     order: Cell<Order>,
@@ -43,6 +47,7 @@ impl Handle {
     pub(super) fn new(id: u32) -> Self {
         Self {
             id,
+            batch: Arc::default(),
             held: Cell::new(None),
             fenced: Cell::new(false),
             order: Cell::new(Order::None),
@@ -96,6 +101,20 @@ impl Handle {
     /// Whether the topology that was waited for is there.
     pub(super) fn topology_moved(&self) -> bool {
         self.topology_moved.get()
+    }
+
+    /// A batch begins, or ends.
+    #[inline]
+    pub(super) fn next_batch(&self) {
+        // Only its own session writes it.
+        self.batch.store(self.batch.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// Cancels the batch of this number, if it is still under way.
+    pub(super) fn cancel_batch(&self, batch: u64) {
+        if self.batch.load(Relaxed) == batch {
+            self.cancel();
+        }
     }
 
     pub(super) fn cancel(&self) {

@@ -260,10 +260,12 @@ impl Session {
         let rest = if self.inbox.len() > len { self.inbox.split_off(len) } else { Vec::new() };
         let bytes = std::mem::replace(&mut self.inbox, rest);
         let mut items = self.worker.items();
+        self.handle.next_batch();
         let outcome = match self.plan(&bytes, &mut items) {
             Ok(summary) => self.serve_planned(&bytes, &items, end, &summary).await,
             Err(ended) => Err(ended),
         };
+        self.handle.next_batch();
         self.worker.give_items(items);
         self.worker.give_buffer(bytes);
         outcome

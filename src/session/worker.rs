@@ -48,8 +48,8 @@ pub enum Mail {
     },
     /// A backend that another worker gave.
     Backend(Box<Backend>, Arc<Identity>),
-    /// A client asks to cancel what this session runs.
-    Cancel(u32),
+    /// A client asks to cancel the batch of this number that this session runs.
+    Cancel(u32, u64),
     /// End the session of this number, for an operator.
     Kill(u32),
     /// Finish: sessions end when they are idle, at once if `now`.
@@ -310,7 +310,7 @@ impl Worker {
                 }
             }
             Mail::Backend(backend, identity) => self.adopt(*backend, &identity),
-            Mail::Cancel(session) => self.with_session(session, Handle::cancel),
+            Mail::Cancel(session, batch) => self.with_session(session, |handle| handle.cancel_batch(batch)),
             Mail::Kill(session) => self.with_session(session, Handle::kill),
             Mail::Drain { now } => {
                 self.draining.set(true);
