@@ -202,7 +202,7 @@ async fn foreground(up: &Up) -> anyhow::Result<()> {
 }
 
 /// Ready at the first SIGINT, SIGTERM or SIGHUP.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;

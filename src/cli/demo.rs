@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 
+use super::cluster::stop_signal;
 use super::{logging, print};
 use crate::cluster::{Cluster, Options, Server, Status, default_dir};
 use crate::config::Config;
@@ -131,20 +131,6 @@ fn greeting(status: &Status, arguments: &Arguments, path: &Path) -> String {
         path.display(),
         status.leader.as_deref().unwrap_or("pg-node-1"),
     )
-}
-
-/// Ready at the first SIGINT, SIGTERM or SIGHUP.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hang_up.recv() => {}
-        }
-    })
 }
 
 #[cfg(test)]

@@ -89,11 +89,6 @@ impl Pool {
         self.opening.get()
     }
 
-    /// Backends in use on this worker.
-    pub fn busy(&self) -> usize {
-        self.busy.get()
-    }
-
     /// The budget that it shares with the other workers' pools.
     pub fn budget(&self) -> &Arc<Budget> {
         &self.budget
@@ -230,13 +225,6 @@ impl Pool {
                 Some(waiter) => waiter.give(Err(AcquireError::Timeout)),
                 None => break,
             }
-        }
-    }
-
-    /// Ends every wait with an error made by `error`: the member can't be used any more.
-    pub fn turn_away(&self, error: impl Fn() -> AcquireError) {
-        while let Some(waiter) = self.next_waiter() {
-            waiter.give(Err(error()));
         }
     }
 

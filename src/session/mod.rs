@@ -46,7 +46,6 @@ pub use worker::{Mail, Worker};
 use self::answer::Answer;
 use self::batch::{End, Item, Summary};
 use self::handle::{Handle, Order};
-use self::loss::Loss;
 use self::pins::Pins;
 use self::run::{Outcome, Run};
 use self::state::Tx;
@@ -340,11 +339,7 @@ impl Session {
             }
         }
         self.translate(bytes, items, run);
-        let outcome = self.relay(run).await;
-        if let Outcome::Lost(Loss::Setup(..)) = &outcome {
-            run.sent = true;
-        }
-        outcome
+        self.relay(run).await
     }
 
     fn in_transaction(&self) -> bool {
