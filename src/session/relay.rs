@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::answer::{Event, Step};
@@ -15,6 +16,7 @@ use super::run::{Copying, Outcome, Run};
 use super::state::Tx;
 use super::translate::Translation;
 use super::{Ended, Item, LOOK_AHEAD, Session};
+use crate::backend::Settings;
 
 impl Session {
     /// Brings the backend in line with the session's settings and open BEGIN; true when the answer has to be awaited before
@@ -28,10 +30,14 @@ impl Session {
         }
         let mut wait = false;
         let mut sql = Vec::new();
-        if !lease.backend.settings.same(&wanted) {
-            lease.backend.settings.sql_towards(&wanted, &mut sql);
-            wait = sql.starts_with(b"RESET ROLE");
-            lease.backend.settings = wanted;
+        if !Arc::ptr_eq(&lease.backend.settings, &wanted) {
+            if lease.backend.settings.same(&wanted) {
+                self.settings_are_one(&wanted);
+            } else {
+                lease.backend.settings.sql_towards(&wanted, &mut sql);
+                wait = sql.starts_with(b"RESET ROLE");
+                lease.backend.settings = wanted;
+            }
         }
         if let Some(local) = local {
             sql.extend_from_slice(&local);
@@ -44,6 +50,17 @@ impl Session {
             self.hidden_query(&begin);
         }
         wait
+    }
+
+    /// Session and backend have equal settings in two objects: the one with the lower address serves for both from here on. So all
+    /// who are equal come to share one, and looking is comparing two addresses.
+    fn settings_are_one(&mut self, wanted: &Arc<Settings>) {
+        let Some(lease) = self.lease.as_mut() else { return };
+        if Arc::as_ptr(wanted) < Arc::as_ptr(&lease.backend.settings) {
+            lease.backend.settings = Arc::clone(wanted);
+        } else if Arc::ptr_eq(wanted, &self.settings) {
+            self.settings = Arc::clone(&lease.backend.settings);
+        }
     }
 
     /// Puts a Query of the proxy's own into the backend's buffer.

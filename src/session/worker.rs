@@ -71,7 +71,8 @@ pub struct Worker {
     pub(super) index: usize,
     pub(super) shared: Arc<Shared>,
     pub(super) scratch: RefCell<Box<[u8]>>,
-    topology: RefCell<Arc<Topology>>,
+    /// The worker's own copy: a count that all threads share would go from core to core with each statement.
+    topology: RefCell<Rc<Topology>>,
     feed: RefCell<watch::Receiver<Arc<Topology>>>,
     pub(super) classes: RefCell<ClassCache>,
     pub(super) statements: RefCell<Registry>,
@@ -101,7 +102,7 @@ impl Worker {
             lifetime: pool.lifetime,
         });
         let mut feed = shared.topology.clone();
-        let topology = feed.borrow_and_update().clone();
+        let topology = Rc::new(Topology::clone(&feed.borrow_and_update()));
         Rc::new(Self {
             index,
             scratch: RefCell::new(vec![0; SCRATCH_LEN].into()),
@@ -153,11 +154,11 @@ impl Worker {
 
     /// The topology, taken anew if the control path has published another since.
     #[inline]
-    pub(super) fn topology(&self) -> Arc<Topology> {
+    pub(super) fn topology(&self) -> Rc<Topology> {
         if self.is_outdated() {
             self.refresh();
         }
-        Arc::clone(&self.topology.borrow())
+        Rc::clone(&self.topology.borrow())
     }
 
     /// Whether the control path has published another topology since: one atomic load.
@@ -286,7 +287,7 @@ impl Worker {
     }
 
     fn refresh(&self) {
-        let topology = self.feed.borrow_mut().borrow_and_update().clone();
+        let topology = Rc::new(Topology::clone(&self.feed.borrow_mut().borrow_and_update()));
         for member in topology.members.iter() {
             for pools in self.identities.borrow().values() {
                 if let Some(Some(pool)) = pools.by_member.borrow().get(usize::from(member.id.0)) {
@@ -294,7 +295,7 @@ impl Worker {
                 }
             }
         }
-        *self.topology.borrow_mut() = Arc::clone(&topology);
+        *self.topology.borrow_mut() = Rc::clone(&topology);
         for handle in self.sessions.borrow().values() {
             handle.topology_changed(&topology);
         }
