@@ -11,7 +11,6 @@ mod views;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -23,7 +22,8 @@ use self::roles::RoleTls;
 use self::threads::Crew;
 use crate::admin;
 use crate::client::{
-    CancelKeys, Counters, HandshakeConfig, ListenLimits, Listener, Verifiers, VerifiersConfig, Worker as Seat,
+    Busyness, CancelKeys, Counters, HandshakeConfig, Incoming, ListenLimits, Listener, Verifiers,
+    VerifiersConfig, Worker as Seat,
 };
 use crate::config::{Config, TlsMode};
 use crate::control::{self, Control};
@@ -92,8 +92,9 @@ impl Proxy {
             roles::monitor(&config, &role_tls)?,
         )?;
         let cancels = Arc::new(CancelKeys::default());
-        let (mailboxes, mail): (Vec<_>, Vec<_>) =
-            (0..config.listen.workers).map(|_| mpsc::channel::<Mail>(MAILBOX)).unzip();
+        let workers = 0..config.listen.workers;
+        let (mailboxes, mail): (Vec<_>, Vec<_>) = workers.map(|_| mpsc::channel::<Mail>(MAILBOX)).unzip();
+        let busyness = mailboxes.iter().map(|_| Arc::default()).collect();
         let suspects = control.suspects.clone();
         let shared = Shared::new(Parts {
             topology: control.topology.clone(),
@@ -103,17 +104,13 @@ impl Proxy {
             panics: metrics.panics.clone(),
             cancels: Arc::clone(&cancels),
             suspect: Box::new(move |member| suspects.tell(member)),
+            busyness,
             mailboxes,
             config: Arc::clone(&config),
         });
         let handshake = Arc::new(ArcSwap::from_pointee(handshake(&config)?));
         let verifiers = Arc::new(verifiers(&config, &control, &role_tls)?);
-        let (seats, arrivals): (Vec<_>, Vec<_>) = (0..config.listen.workers)
-            .map(|_| {
-                let (incoming, arrivals) = mpsc::channel(ARRIVALS);
-                (Seat { incoming, sessions: Arc::new(AtomicUsize::new(0)) }, arrivals)
-            })
-            .unzip();
+        let (seats, arrivals): (Vec<_>, Vec<_>) = shared.busyness.iter().map(seat).unzip();
         let door =
             threads::Door { handshake: Arc::clone(&handshake), verifiers, logins: metrics.logins.clone() };
         let crew = Crew::start(&shared, &door, worker_metrics, mail, arrivals)?;
@@ -218,6 +215,12 @@ async fn told_to_stop(reload: &admin::Reload) -> std::io::Result<()> {
             }
         }
     }
+}
+
+/// A worker's place at the acceptor, and where its clients arrive.
+fn seat(busy: &Arc<Busyness>) -> (Seat, mpsc::Receiver<Incoming>) {
+    let (incoming, arrivals) = mpsc::channel(ARRIVALS);
+    (Seat { incoming, busy: Arc::clone(busy) }, arrivals)
 }
 
 fn functions(config: &Config) -> Functions {

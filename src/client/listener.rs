@@ -1,9 +1,9 @@
-//! Accepts connections, applies the limits, and hands each to the worker with the fewest sessions.
+//! Accepts connections, applies the limits, and hands each to the first worker that has room.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -22,6 +22,10 @@ use crate::wire::{Refusal, SqlState};
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many may be told at once; the others are closed without a word.
 const MAX_REFUSALS: usize = 64;
+/// What a worker may have to do, in thousandths of a core, and still gets more: clients are packed on few workers while those suffice.
+pub const ROOM: u32 = 500;
+/// What a client that has just come counts for until its worker is measured.
+const ARRIVAL: u32 = 4;
 /// Pause after a failure to accept, such as running out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -48,7 +52,6 @@ pub struct Counters {
 pub struct ClientGuard {
     counters: Arc<Counters>,
     address: IpAddr,
-    sessions: Option<Arc<AtomicUsize>>,
 }
 
 /// A connection on its way to a worker.
@@ -67,8 +70,34 @@ pub struct Incoming {
 pub struct Worker {
     /// Takes connections up.
     pub incoming: mpsc::Sender<Incoming>,
-    /// Its connections; counted by [`ClientGuard`].
-    pub sessions: Arc<AtomicUsize>,
+    /// How busy it is.
+    pub busy: Arc<Busyness>,
+}
+
+/// How busy a worker is.
+#[derive(Debug, Default)]
+pub struct Busyness {
+    share: AtomicU32,
+    arrived: AtomicU32,
+}
+
+impl Busyness {
+    /// Thousandths of a core, with what arrived since they were measured.
+    pub fn now(&self) -> u32 {
+        let arrived = self.arrived.load(Ordering::Relaxed).saturating_mul(ARRIVAL);
+        self.share.load(Ordering::Relaxed).saturating_add(arrived)
+    }
+
+    /// A client was sent there.
+    fn arrives(&self) {
+        self.arrived.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The worker used that many thousandths of a core lately.
+    pub fn measured(&self, share: u32) {
+        self.share.store(share, Ordering::Relaxed);
+        self.arrived.store(0, Ordering::Relaxed);
+    }
 }
 
 /// The listening sockets.
@@ -98,7 +127,7 @@ impl Counters {
         let before = self.clients.fetch_add(1, Ordering::AcqRel);
         *self.by_address.entry(address).or_default() += 1;
         // Counts both down again if it is dropped below.
-        let guard = ClientGuard { counters: Arc::clone(self), address, sessions: None };
+        let guard = ClientGuard { counters: Arc::clone(self), address };
         let here = self.by_address.get(&address).map_or(0, |count| *count);
         let within = before < limits.clients
             && (limits.clients_per_address == 0 || here <= limits.clients_per_address);
@@ -113,9 +142,6 @@ impl Drop for ClientGuard {
             *count -= 1;
         }
         self.counters.by_address.remove_if(&self.address, |_, count| *count == 0);
-        if let Some(sessions) = &self.sessions {
-            sessions.fetch_sub(1, Ordering::AcqRel);
-        }
     }
 }
 
@@ -184,21 +210,21 @@ impl Acceptor {
         }
     }
 
-    /// Gives a connection to the worker with the fewest; gives it back when none takes it.
+    /// Gives a connection to the first worker with room for it, else to the one with the least to do; gives it back when none takes it.
     fn hand_over(
         &self,
         tcp: TcpStream,
         peer: SocketAddr,
-        mut guard: ClientGuard,
+        guard: ClientGuard,
     ) -> Option<(TcpStream, SocketAddr)> {
         let room =
             self.workers.iter().filter_map(|worker| Some((worker, worker.incoming.try_reserve().ok()?)));
-        let Some((worker, place)) = room.min_by_key(|(worker, _)| worker.sessions.load(Ordering::Relaxed))
-        else {
+        // A worker with room has nothing to do, as it were: the first of them is the least.
+        let to_do = |busy: u32| if busy < ROOM { 0 } else { busy };
+        let Some((worker, place)) = room.min_by_key(|(worker, _)| to_do(worker.busy.now())) else {
             return Some((tcp, peer));
         };
-        worker.sessions.fetch_add(1, Ordering::AcqRel);
-        guard.sessions = Some(Arc::clone(&worker.sessions));
+        worker.busy.arrives();
         match tcp.into_std() {
             Ok(tcp) => place.send(Incoming { tcp, peer, guard }),
             Err(error) => tracing::warn!(%peer, %error, "can't hand a connection over"),

@@ -13,6 +13,6 @@ mod verifiers;
 pub use crate::wire::startup::Replication;
 pub use cancel::{CancelEntry, CancelKeys, Target};
 pub use handshake::{Accepted, HandshakeConfig, HandshakeError, Outcome, accept, refuse};
-pub use listener::{ClientGuard, Counters, Incoming, ListenLimits, Listener, Worker};
+pub use listener::{Busyness, ClientGuard, Counters, Incoming, ListenLimits, Listener, ROOM, Worker};
 pub use login::RoleGuard;
 pub use verifiers::{Lookup, LookupFuture, Verifiers, VerifiersConfig};

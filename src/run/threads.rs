@@ -105,15 +105,12 @@ async fn take_arrivals(
     while let Some(incoming) = arrivals.recv().await {
         let (worker, door) = (std::rc::Rc::clone(&worker), door.clone());
         let counted = Counted::new(&sessions);
-        tokio::task::spawn_local(async move {
-            let _counted = counted;
-            admit(worker, &door, incoming).await;
-        });
+        tokio::task::spawn_local(async move { admit(worker, &door, incoming, counted).await });
     }
 }
 
 /// Logs a client in and serves it to its end.
-async fn admit(worker: std::rc::Rc<Worker>, door: &Door, incoming: Incoming) {
+async fn admit(worker: std::rc::Rc<Worker>, door: &Door, incoming: Incoming, counted: Counted) {
     let Incoming { tcp, peer, guard } = incoming;
     let outcome = match TcpStream::from_std(tcp) {
         Ok(tcp) => {
@@ -125,7 +122,7 @@ async fn admit(worker: std::rc::Rc<Worker>, door: &Door, incoming: Incoming) {
     match outcome {
         Ok(Outcome::Accepted(accepted)) => {
             door.logins.count(LoginResult::Ok);
-            session::serve(worker, *accepted, Box::new(guard)).await;
+            session::serve(worker, *accepted, Box::new((guard, counted))).await;
         }
         Ok(Outcome::Cancel { process_id, secret, stream }) => {
             worker.shared().cancels.cancel(process_id, &secret);

@@ -17,9 +17,11 @@ use super::loss::Loss;
 use super::run::{Outcome, Run};
 use super::shared::GreetingKey;
 use super::state::Tx;
+use super::worker::Pools;
 use super::{Ended, Mail, Session, Worker};
 use crate::backend::{Parameters, Settings};
-use crate::client::Accepted;
+use crate::client::{Accepted, RoleGuard};
+use crate::net::Stream;
 use crate::sql::{Class, Encoding, Lexing};
 use crate::wire::build::{self, Severity};
 use crate::wire::tags::backend as tag;
@@ -28,12 +30,33 @@ use crate::wire::{SqlState, TxStatus};
 /// Serves a client that has logged in, to its end.
 ///
 /// `_place` is the client's place in the limits, given back when it is gone.
-pub async fn serve(worker: Rc<Worker>, accepted: Accepted, _place: Box<dyn Any>) {
-    let registered = Registered::new(&worker);
-    let mut session = Session::new(&worker, &registered.handle, accepted);
-    match session.0.greet(&session.1).await {
-        Ok(()) => session.0.run().await,
-        Err(ended) => session.0.finish(&ended).await,
+pub async fn serve(worker: Rc<Worker>, accepted: Accepted, place: Box<dyn Any + Send>) {
+    let handle = Rc::new(Handle::new(worker.shared.next_session()));
+    let registered = Registered::new(&worker, &handle);
+    let (mut session, login) = Session::new(&worker, &handle, accepted);
+    let greeted = session.greet(&login).await;
+    // A session lives long, what it was greeted with doesn't.
+    drop((login, registered));
+    match greeted {
+        Ok(()) => live(worker, handle, session, place).await,
+        Err(ended) => session.finish(&ended).await,
+    }
+}
+
+/// Serves a session that has been greeted, to its end or until it goes to another worker.
+pub(super) async fn live(
+    worker: Rc<Worker>,
+    handle: Rc<Handle>,
+    session: Session,
+    place: Box<dyn Any + Send>,
+) {
+    let registered = Registered::new(&worker, &handle);
+    let Some((to, session)) = session.run().await else { return };
+    drop(registered);
+    let moving = session.pack_up(place);
+    if let Err(moving) = worker.shared.send_session(to, moving) {
+        // Nobody takes it up: it stays.
+        tokio::task::spawn_local(Box::pin(moving.arrive(worker)));
     }
 }
 
@@ -57,11 +80,24 @@ impl Session {
             minor: accepted.minor,
             replication: accepted.replication != crate::wire::startup::Replication::None,
         };
-        let session = Self {
+        let pools = worker.pools(&identity);
+        (Self::resting(worker, handle, accepted.stream, pools, base, accepted.role_guard), login)
+    }
+
+    /// A session that has done nothing yet.
+    pub(super) fn resting(
+        worker: &Rc<Worker>,
+        handle: &Rc<Handle>,
+        client: Stream,
+        pools: Rc<Pools>,
+        base: Arc<Settings>,
+        role: RoleGuard,
+    ) -> Self {
+        Self {
             worker: Rc::clone(worker),
             handle: Rc::clone(handle),
-            client: accepted.stream,
-            pools: worker.pools(&identity),
+            client,
+            pools,
             inbox: Vec::new(),
             scanned: 0,
             to_client: Vec::new(),
@@ -94,9 +130,8 @@ impl Session {
             channels: Vec::new(),
             relisten: false,
             cancel: None,
-            _role: accepted.role_guard,
-        };
-        (session, login)
+            role,
+        }
     }
 
     /// Tells the client what a server tells at login.
@@ -124,8 +159,7 @@ impl Session {
         for (name, value) in self.reported.iter() {
             build::parameter_status(&mut out, name, value);
         }
-        let (shared, worker, session) =
-            (Arc::downgrade(&self.worker.shared), self.worker.index, self.handle.id);
+        let (shared, session) = (Arc::downgrade(&self.worker.shared), self.handle.id);
         let batch = Arc::clone(&self.handle.batch);
         let cancel = self.worker.shared.cancels.register(
             login.minor,
@@ -133,7 +167,10 @@ impl Session {
                 // What is under way now is meant, nothing that comes later.
                 let batch = batch.load(Relaxed);
                 if let Some(shared) = shared.upgrade().filter(|_| batch % 2 == 1) {
-                    shared.post(worker, Mail::Cancel(session, batch));
+                    // Whichever worker has it by now.
+                    for worker in 0..shared.workers() {
+                        shared.post(worker, Mail::Cancel(session, batch));
+                    }
                 }
             }),
         );
@@ -228,11 +265,10 @@ struct Registered {
 }
 
 impl Registered {
-    fn new(worker: &Rc<Worker>) -> Self {
-        let handle = Rc::new(Handle::new(worker.shared.next_session()));
-        worker.sessions.borrow_mut().insert(handle.id, Rc::clone(&handle));
+    fn new(worker: &Rc<Worker>, handle: &Rc<Handle>) -> Self {
+        worker.sessions.borrow_mut().insert(handle.id, Rc::clone(handle));
         worker.metrics.session_began();
-        Self { worker: Rc::clone(worker), handle }
+        Self { worker: Rc::clone(worker), handle: Rc::clone(handle) }
     }
 }
 

@@ -37,6 +37,10 @@ pub(super) struct Handle {
     fenced: Cell<bool>,
     order: Cell<Order>,
     cancel: Cell<bool>,
+    /// The worker that the session is to go to when nothing keeps it.
+    move_to: Cell<Option<usize>>,
+    /// Batches at the last look at how busy the session is.
+    looked_at: Cell<u64>,
     /// Whether the session waits for another topology, and whether there is one.
     wants_topology: Cell<bool>,
     topology_moved: Cell<bool>,
@@ -45,13 +49,20 @@ pub(super) struct Handle {
 
 impl Handle {
     pub(super) fn new(id: u32) -> Self {
+        Self::moved(id, Arc::default())
+    }
+
+    /// Of a session that comes from another worker.
+    pub(super) fn moved(id: u32, batch: Arc<AtomicU64>) -> Self {
         Self {
             id,
-            batch: Arc::default(),
+            looked_at: Cell::new(batch.load(Relaxed)),
+            batch,
             held: Cell::new(None),
             fenced: Cell::new(false),
             order: Cell::new(Order::None),
             cancel: Cell::new(false),
+            move_to: Cell::new(None),
             wants_topology: Cell::new(false),
             topology_moved: Cell::new(false),
             waker: RefCell::new(None),
@@ -101,6 +112,29 @@ impl Handle {
     /// Whether the topology that was waited for is there.
     pub(super) fn topology_moved(&self) -> bool {
         self.topology_moved.get()
+    }
+
+    /// The session is to go to that worker, as soon as nothing keeps it.
+    pub(super) fn go(&self, to: usize) {
+        self.move_to.set(Some(to));
+        self.wake();
+    }
+
+    /// The same without waking it.
+    pub(super) fn go_later(&self, to: usize) {
+        self.move_to.set(Some(to));
+    }
+
+    /// Where the session is to go, if anywhere; not said again.
+    #[inline]
+    pub(super) fn take_move(&self) -> Option<usize> {
+        self.move_to.take()
+    }
+
+    /// Batches since the last look.
+    pub(super) fn batches_since(&self) -> u64 {
+        let now = self.batch.load(Relaxed);
+        now.wrapping_sub(self.looked_at.replace(now)) / 2
     }
 
     /// A batch begins, or ends.

@@ -7,6 +7,7 @@
 
 mod acquire;
 mod answer;
+mod balance;
 mod batch;
 mod copying;
 mod events;
@@ -17,6 +18,7 @@ mod listening;
 mod load;
 mod local;
 mod loss;
+mod moving;
 mod open;
 mod pins;
 mod plan;
@@ -39,6 +41,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 pub use greeting::serve;
+pub use moving::Moving;
 pub use shared::{Identity, Parts, PoolRow, Shared};
 pub use told::Told;
 pub use worker::{Mail, Worker};
@@ -91,6 +94,8 @@ enum Ended {
     Client,
     /// The client was told with a FATAL that is in the buffer.
     Fatal,
+    /// It goes on with the worker of this number.
+    Moves(usize),
 }
 
 /// One logged-in client.
@@ -145,12 +150,12 @@ pub(crate) struct Session {
     /// The session's cancel key, from its greeting on.
     cancel: Option<CancelEntry>,
     /// Its place among its role's sessions.
-    _role: RoleGuard,
+    role: RoleGuard,
 }
 
 impl Session {
-    /// Serves the client to its end.
-    async fn run(mut self) {
+    /// Serves the client to its end, or until it is to go on with another worker.
+    async fn run(mut self) -> Option<(usize, Self)> {
         loop {
             let step = if self.relisten {
                 self.listen_again().await
@@ -160,9 +165,13 @@ impl Session {
                     Err(ended) => Err(ended),
                 }
             };
-            if let Err(ended) = step {
-                self.finish(&ended).await;
-                return;
+            match step {
+                Ok(()) => {}
+                Err(Ended::Moves(to)) => return Some((to, self)),
+                Err(ended) => {
+                    self.finish(&ended).await;
+                    return None;
+                }
             }
         }
     }
@@ -190,6 +199,9 @@ impl Session {
                 && (self.handle.order() == Order::Kill || !self.in_transaction())
             {
                 return Poll::Ready(Err(self.ended_by_administrator()));
+            }
+            if let Some(to) = self.moves() {
+                return Poll::Ready(Err(Ended::Moves(to)));
             }
             // A cancel that came too late is dropped, as PostgreSQL does.
             let _late = self.handle.take_cancel();

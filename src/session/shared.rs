@@ -9,9 +9,11 @@ use dashmap::DashMap;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::load::Loads;
+use super::moving::Moving;
 use super::told::{Counters, Told};
 use super::worker::Mail;
 use crate::backend::Parameters;
+use crate::client::Busyness;
 use crate::config::Config;
 use crate::net::tls::ClientTls;
 use crate::pool::{Budget, MemberBudget};
@@ -108,6 +110,8 @@ pub struct Shared {
     /// The latest epoch in which a write was answered, and when its first one was.
     first_write: ArcSwapOption<(Epoch, Instant)>,
     written_epoch: AtomicU64,
+    /// How busy each worker is.
+    pub busyness: Vec<Arc<Busyness>>,
     pool_rows: Vec<ArcSwap<Vec<PoolRow>>>,
     mailboxes: Vec<mpsc::Sender<Mail>>,
     identities: DashMap<(Box<str>, Box<str>), Arc<Identity>>,
@@ -135,6 +139,8 @@ pub struct Parts {
     /// See [`Shared::cancels`].
     pub cancels: Arc<crate::client::CancelKeys>,
     /// One a worker.
+    pub busyness: Vec<Arc<Busyness>>,
+    /// One a worker.
     pub mailboxes: Vec<mpsc::Sender<Mail>>,
     /// See [`Shared::suspect`].
     pub suspect: Suspect,
@@ -160,6 +166,7 @@ impl Shared {
             told: Counters::default(),
             first_write: ArcSwapOption::empty(),
             written_epoch: AtomicU64::new(0),
+            busyness: parts.busyness,
             pool_rows: parts.mailboxes.iter().map(|_| ArcSwap::default()).collect(),
             mailboxes: parts.mailboxes,
             identities: DashMap::new(),
@@ -248,6 +255,22 @@ impl Shared {
             && mailbox.try_send(mail).is_err()
         {
             tracing::debug!(worker, "mailbox full");
+        }
+    }
+
+    /// Sends a session to a worker.
+    ///
+    /// # Errors
+    /// The session, when that worker takes no mail.
+    pub(super) fn send_session(&self, worker: usize, session: Moving) -> Result<(), Box<Moving>> {
+        let session = Box::new(session);
+        let Some(mailbox) = self.mailboxes.get(worker) else { return Err(session) };
+        match mailbox.try_reserve() {
+            Ok(place) => {
+                place.send(Mail::Session(session));
+                Ok(())
+            }
+            Err(_full_or_closed) => Err(session),
         }
     }
 

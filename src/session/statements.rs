@@ -80,6 +80,14 @@ struct Undo {
     is_parse: bool,
 }
 
+/// A prepared statement of a session's, as it is carried to another worker.
+#[derive(Debug)]
+pub(super) struct Portable {
+    pub(super) name: Box<[u8]>,
+    pub(super) sql: Box<[u8]>,
+    pub(super) types: Box<[u8]>,
+}
+
 /// A session's own names.
 #[derive(Debug, Default)]
 pub(super) struct Names {
@@ -91,6 +99,13 @@ impl Names {
     /// The statement of this name.
     pub(super) fn find(&self, name: &[u8]) -> Option<&Rc<Statement>> {
         self.by_name.get(name)
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Portable> {
+        let all = self.by_name.iter();
+        all.map(|(name, of)| Portable { name: name.clone(), sql: of.sql.clone(), types: of.types.clone() })
+            .collect()
     }
 
     /// How many there are.

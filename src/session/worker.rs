@@ -10,8 +10,10 @@ use std::time::Instant;
 use foldhash::fast::RandomState;
 use tokio::sync::{mpsc, watch};
 
+use super::balance::Meter;
 use super::batch::Item;
 use super::handle::Handle;
+use super::moving::Moving;
 use super::shared::{Identity, PoolRow, Shared};
 use super::statements::Registry;
 use super::{open, plan};
@@ -50,6 +52,10 @@ pub enum Mail {
     Backend(Box<Backend>, Arc<Identity>),
     /// A client asks to cancel the batch of this number that this session runs.
     Cancel(u32, u64),
+    /// A session that comes to this worker.
+    Session(Box<Moving>),
+    /// Send the session of this number to another worker, when nothing ties it to this one.
+    Move(u32, usize),
     /// End the session of this number, for an operator.
     Kill(u32),
     /// Finish: sessions end when they are idle, at once if `now`.
@@ -89,6 +95,7 @@ pub struct Worker {
     spare_items: RefCell<Vec<Vec<Item>>>,
     identities: RefCell<HashMap<u64, Rc<Pools>, RandomState>>,
     limits: Rc<Limits>,
+    pub(super) meter: Meter,
 }
 
 impl Worker {
@@ -122,6 +129,7 @@ impl Worker {
             spare_items: RefCell::default(),
             identities: RefCell::default(),
             limits,
+            meter: Meter::new(),
             shared,
         })
     }
@@ -312,6 +320,10 @@ impl Worker {
             }
             Mail::Backend(backend, identity) => self.adopt(*backend, &identity),
             Mail::Cancel(session, batch) => self.with_session(session, |handle| handle.cancel_batch(batch)),
+            Mail::Session(moving) => {
+                tokio::task::spawn_local(moving.arrive(Rc::clone(self)));
+            }
+            Mail::Move(session, to) => self.with_session(session, |handle| handle.go(to)),
             Mail::Kill(session) => self.with_session(session, Handle::kill),
             Mail::Drain { now } => {
                 self.draining.set(true);
@@ -369,6 +381,7 @@ impl Worker {
             }
         }
         self.show_pools();
+        self.balance(now);
     }
 
     /// Publishes the pools' counts, for `/pools` and the gauges.

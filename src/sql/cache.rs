@@ -84,13 +84,17 @@ impl ClassCache {
         let verdict = Rc::new(classify(text, lexing, functions));
         let at = hash as usize & (self.seen.len() - 1);
         if self.seen[at] == tag {
-            self.keep(place, tag, Entry {
-                functions: print,
-                lexing: *lexing,
-                used: clock,
-                text: text.into(),
-                verdict: Rc::clone(&verdict),
-            });
+            self.keep(
+                place,
+                tag,
+                Entry {
+                    functions: print,
+                    lexing: *lexing,
+                    used: clock,
+                    text: text.into(),
+                    verdict: Rc::clone(&verdict),
+                },
+            );
         }
         self.seen[at] = tag;
         verdict

@@ -21,3 +21,4 @@ mod stop;
 mod tls;
 mod tools;
 mod transactions;
+mod workers;

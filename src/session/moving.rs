@@ -1,0 +1,134 @@
+//! A session's way from one worker to another.
+//!
+//! Only one that nothing ties to its thread goes: it holds no backend, has no batch begun, and its connection is plain, for TLS
+//! stays with the runtime that made it. What is shared by a worker's sessions (classes, prepared statements, pools) is left behind and
+//! found anew.
+
+use std::any::Any;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use super::handle::Handle;
+use super::shared::Identity;
+use super::state::Tx;
+use super::statements::Portable;
+use super::wishes::{Last, Wishes};
+use super::{Session, Worker};
+use crate::backend::{Parameters, Settings};
+use crate::client::{CancelEntry, RoleGuard};
+use crate::net::Stream;
+use crate::routing::Fence;
+use crate::sql::{Lexing, Verdict};
+use crate::wire::parts::Parse;
+use crate::wire::{Frames, HEADER_LEN};
+
+/// A session on its way.
+pub struct Moving {
+    id: u32,
+    batch: Arc<AtomicU64>,
+    client: Stream,
+    identity: Arc<Identity>,
+    base: Arc<Settings>,
+    settings: Arc<Settings>,
+    reported: Arc<Parameters>,
+    lexing: Lexing,
+    names: Vec<Portable>,
+    /// The Parse of the unnamed statement; empty if there is none.
+    unnamed: Vec<u8>,
+    fence: Fence,
+    last: Option<(u16, Verdict, Option<&'static str>)>,
+    cancel: Option<CancelEntry>,
+    role: RoleGuard,
+    /// Its place in the limits.
+    place: Box<dyn Any + Send>,
+}
+
+impl std::fmt::Debug for Moving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Moving").field("session", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Where the session goes now, if it is to go and may.
+    #[inline]
+    pub(super) fn moves(&self) -> Option<usize> {
+        let to = self.handle.take_move()?;
+        if self.may_move() {
+            return Some(to);
+        }
+        if !self.client.is_tls() {
+            // Another try when the transaction is over.
+            self.handle.go_later(to);
+        }
+        None
+    }
+
+    fn may_move(&self) -> bool {
+        self.lease.is_none()
+            && !self.client.is_tls()
+            && matches!(self.tx, Tx::Idle)
+            && !self.pins.any()
+            && self.inbox.is_empty()
+            && self.portals.is_empty()
+            && !self.open_batch
+            && !self.skipping
+            && !self.relisten
+            && self.stray == 0
+    }
+
+    /// Takes the session off its worker.
+    pub(super) fn pack_up(self, place: Box<dyn Any + Send>) -> Moving {
+        Moving {
+            id: self.handle.id,
+            batch: Arc::clone(&self.handle.batch),
+            client: self.client,
+            identity: Arc::clone(&self.pools.identity),
+            base: self.base,
+            settings: self.settings,
+            reported: self.reported,
+            lexing: self.lexing,
+            names: self.names.all(),
+            unnamed: if self.unnamed.token == 0 { Vec::new() } else { self.unnamed.frame },
+            fence: self.fence,
+            last: self.last.map(|last| (last.member, Verdict::clone(&last.verdict), last.because)),
+            cancel: self.cancel,
+            role: self.role,
+            place,
+        }
+    }
+}
+
+impl Moving {
+    /// Goes on with the session on this worker, to its end.
+    pub(super) async fn arrive(self, worker: Rc<Worker>) {
+        let handle = Rc::new(Handle::moved(self.id, self.batch));
+        let Ok(client) = self.client.move_here() else { return };
+        let pools = worker.pools(&self.identity);
+        let mut session = Session::resting(&worker, &handle, client, pools, self.base, self.role);
+        session.wishes = (Arc::clone(&self.settings), Wishes::of(&self.settings));
+        session.settings = self.settings;
+        session.reported = self.reported;
+        session.lexing = self.lexing;
+        session.fence = self.fence;
+        session.cancel = self.cancel;
+        session.last =
+            self.last.map(|(member, verdict, because)| Last { member, verdict: Rc::new(verdict), because });
+        for Portable { name, sql, types } in self.names {
+            let verdict = worker.verdict(&sql, session.lexing);
+            let parse = Parse { name: &name, sql: &sql, types: &types };
+            let statement = worker.statements.borrow_mut().intern(&parse, &verdict);
+            session.names.parse(&name, statement);
+        }
+        session.names.settle(false, 0);
+        if let Ok(Some(frame)) = Frames::new(&self.unnamed, usize::MAX).next_frame()
+            && let Some(parse) = Parse::read(&frame.bytes[HEADER_LEN..])
+        {
+            session.unnamed_verdict = Some(worker.verdict(parse.sql, session.lexing));
+            session.unnamed.token = worker.next_parse();
+            session.unnamed.frame = self.unnamed;
+        }
+        super::greeting::live(worker, handle, session, self.place).await;
+    }
+}
