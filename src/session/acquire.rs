@@ -278,6 +278,7 @@ impl Session {
             status: TxStatus::Idle,
             primary,
             cancelled: false,
+            cancelling: Rc::default(),
             _busy: busy,
             own_sequences,
         });

@@ -34,6 +34,7 @@ mod translate;
 mod wishes;
 mod worker;
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -81,6 +82,8 @@ struct Lease {
     primary: bool,
     /// A cancel was sent to it.
     cancelled: bool,
+    /// One is on its way to it right now.
+    cancelling: Rc<Cell<bool>>,
     /// Its place among the member's statements, where those are counted.
     _busy: Option<load::Busy>,
     /// What `currval()` and `lastval()` tell on it is this session's own.

@@ -72,10 +72,15 @@ fn refusal(error: &ConnectError) -> AcquireError {
 
 impl Session {
     /// Asks the server to cancel what the session's backend runs. That backend serves nobody else afterwards: the cancel could
-    /// reach it late.
+    /// reach it late. While one is on its way no second is sent: each is a connection with a TLS handshake of its own, and a
+    /// client that asks ever again would have all of them time out.
     pub(super) fn send_cancel(&mut self) {
         let Some(lease) = self.lease.as_mut() else { return };
         lease.cancelled = true;
+        let cancelling = Rc::clone(&lease.cancelling);
+        if cancelling.replace(true) {
+            return;
+        }
         let (process_id, secret) = (lease.backend.process_id, lease.backend.secret.clone());
         let (worker, number) = (Rc::clone(&self.worker), lease.backend.member);
         tokio::task::spawn_local(async move {
@@ -86,6 +91,7 @@ impl Session {
             {
                 tracing::info!(member = %member.name, %error, "cancel not delivered");
             }
+            cancelling.set(false);
         });
     }
 }

@@ -72,6 +72,7 @@ async fn work(port: u16, n: u32) {
         }
     }
     // A cancel finds the session wherever it is.
+    let begun = Instant::now();
     let (cancel, sleep) = (client.cancel_token(), client.batch_execute("SELECT pg_sleep(60)"));
     let canceller = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -81,7 +82,10 @@ async fn work(port: u16, n: u32) {
         }
     };
     tokio::select! {
-        ended = sleep => assert_eq!(ended.unwrap_err().code().unwrap().code(), "57014"),
+        ended = sleep => {
+            let error = ended.err().unwrap_or_else(|| panic!("session {n} slept for {:?}", begun.elapsed()));
+            assert_eq!(error.code().unwrap().code(), "57014");
+        }
         () = canceller => unreachable!(),
     }
 }
