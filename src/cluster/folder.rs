@@ -1,7 +1,7 @@
 //! The cluster's folder: made, entered, locked against a second supervisor, and removed.
 //!
 //! ```text
-//! cluster.json  keeper.py  keepers.lock  supervisor.lock  control.sock
+//! cluster.json  keeper.py  before_stop.py  keepers.lock  supervisor.lock  control.sock
 //! certs/  etcd/  log/  sock/  pg-node-1/{patroni.yml, pgpass, data/} ...
 //! ```
 
@@ -15,7 +15,7 @@ use rand::RngExt;
 use super::member::Place;
 use super::options::Options;
 use super::saved::SavedPorts;
-use super::{Error, Runtime, keeper};
+use super::{Error, Runtime, keeper, patroni};
 
 /// A Unix socket's path has 107 bytes at most; `/sock/.s.PGSQL.65535` is added to the folder's.
 const LONGEST_PATH: usize = 107 - 21;
@@ -56,6 +56,7 @@ impl Folder {
         }
         own_file(&folder.path.join("keepers.lock"), b"", runtime)?;
         own_file(&folder.path.join(keeper::FILE), keeper::SOURCE.as_bytes(), runtime)?;
+        own_file(&folder.path.join(patroni::BEFORE_STOP), patroni::BEFORE_STOP_SOURCE.as_bytes(), runtime)?;
         Ok(folder)
     }
 

@@ -13,6 +13,11 @@ use super::options::{NAMESPACE, Options, SCOPE};
 use super::saved::Passwords;
 use super::{Error, Runtime, Secret};
 
+/// The script that lets open transactions end at a switchover, written into the cluster's folder when it is made.
+pub(super) const BEFORE_STOP_SOURCE: &str = include_str!("before_stop.py");
+/// Its name there.
+pub(super) const BEFORE_STOP: &str = "before_stop.py";
+
 /// PostgreSQL's superuser, made by initdb.
 pub(super) const SUPERUSER: &str = "postgres";
 const REPLICATION_USER: &str = "replicator";
@@ -53,6 +58,7 @@ pub(super) fn configuration(
             "pgpass": place.dir.join("pgpass"),
             "use_unix_socket": true,
             "basebackup": [{"checkpoint": "fast"}],
+            "before_stop": before_stop(place, runtime),
             "authentication": {
                 "superuser": role(SUPERUSER, &passwords.superuser),
                 "replication": role(REPLICATION_USER, &passwords.replication),
@@ -63,6 +69,16 @@ pub(super) fn configuration(
         "tags": options.tags.get(&place.name).cloned().unwrap_or_default(),
         "watchdog": {"mode": "off"},
     })
+}
+
+/// What Patroni runs before it stops PostgreSQL. The configuration's path is no argument by itself: by that the Patroni of a
+/// member is known.
+fn before_stop(place: &Place, runtime: &Runtime) -> String {
+    let quoted = |path: &std::path::Path| format!("'{}'", path.display());
+    let script = place.dir.with_file_name(BEFORE_STOP);
+    let configuration = quoted(&place.configuration());
+    let seconds = "--seconds=10";
+    format!("{} -I {} --configuration={configuration} {seconds}", quoted(&runtime.python()), quoted(&script))
 }
 
 /// What Patroni keeps in etcd for all members.
