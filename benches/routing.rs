@@ -20,6 +20,7 @@ fn topology(replicas: u16) -> Topology {
         port: 5432,
         role: if id == 0 { "primary" } else { "replica" }.into(),
         serves_reads: id > 0,
+        answers: true,
         why_not: None,
         weight: 1,
         lag_bytes: Some(0),
@@ -33,6 +34,8 @@ fn topology(replicas: u16) -> Topology {
         rule: Rule::Serving(MemberId(0)),
         members: (0..=replicas).map(member).collect::<Vec<_>>().into(),
         hold: Duration::from_secs(45),
+        candidate: None,
+        drained: false,
         insert_lsn: false,
     }
 }

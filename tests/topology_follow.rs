@@ -85,8 +85,13 @@ fn start(endpoint: String, cluster: &Cluster) -> Control {
         retry_buffer: 1,
         answer_buffer: 1,
     };
-    let failover =
-        Failover { hold: None, max_waiting: 1, max_waiting_bytes: 1, drain: Duration::from_secs(5) };
+    let failover = Failover {
+        hold: None,
+        max_waiting: 1,
+        max_waiting_bytes: 1,
+        fail_fast: Vec::new(),
+        drain: Duration::from_secs(5),
+    };
     control::start(&topology, &routing, &failover, login(cluster)).unwrap()
 }
 

@@ -16,6 +16,7 @@ use crate::topology::{Epoch, HoldReason, Member, MemberId, Rule};
 fn member(id: u16, serves_reads: bool) -> Member {
     Member {
         id: MemberId(id),
+        answers: true,
         name: format!("pg-node-{id}").into(),
         host: "127.0.0.1".into(),
         port: 5432,
@@ -32,7 +33,16 @@ fn member(id: u16, serves_reads: bool) -> Member {
 
 fn topology(rule: Rule, members: Vec<Member>) -> Arc<Topology> {
     let hold = Duration::from_secs(45);
-    Arc::new(Topology { version: 9, epoch: Epoch(4), rule, members: members.into(), hold, insert_lsn: false })
+    Arc::new(Topology {
+        version: 9,
+        epoch: Epoch(4),
+        rule,
+        members: members.into(),
+        hold,
+        candidate: None,
+        drained: false,
+        insert_lsn: false,
+    })
 }
 
 const HOLDING: Rule = Rule::Holding { reason: HoldReason::NoLeader, last: Some(MemberId(1)) };

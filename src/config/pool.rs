@@ -48,6 +48,8 @@ pub struct Failover {
     pub max_waiting: usize,
     /// `max_waiting_bytes`: bytes of their statements; default 64 MiB.
     pub max_waiting_bytes: usize,
+    /// `fail_fast`: users whose statements get an error at once instead of waiting for a primary; default none.
+    pub fail_fast: Vec<String>,
     /// `drain`: how long open transactions may run on at a switchover; default 5 s.
     pub drain: Duration,
 }
@@ -80,6 +82,7 @@ impl Failover {
             hold: section.optional_duration("hold", "ttl + loop_wait + 5s", Duration::ZERO..=HOUR)?,
             max_waiting: section.number("max_waiting", 10_000, 0..=1_000_000)?,
             max_waiting_bytes: section.size("max_waiting_bytes", 64 << 20, 0..=64 << 30)?,
+            fail_fast: section.texts("fail_fast", &[])?,
             drain: section.duration("drain", 5 * SECOND, Duration::ZERO..=HOUR)?,
         })
     }

@@ -106,6 +106,7 @@ fn settings(topology: &TopologyConfig, routing: &Routing, failover: &Failover) -
         check_timeout: topology.monitor_timeout,
         member_grace: topology.member_grace,
         fence_after: topology.fence_after,
+        drain: failover.drain,
         hold: failover.hold,
         max_lag: routing.max_lag,
         max_lag_bytes: routing.max_lag_bytes,

@@ -14,6 +14,7 @@ fn member(id: u16, serves_reads: bool, weight: u32) -> Member {
         port: 5432,
         role: "replica".into(),
         serves_reads,
+        answers: true,
         why_not: None,
         weight,
         lag_bytes: None,
@@ -30,6 +31,8 @@ fn topology(members: Vec<Member>) -> Topology {
         rule: Rule::Serving(MemberId(0)),
         members: Arc::from(members),
         hold: Duration::from_secs(45),
+        candidate: None,
+        drained: false,
         insert_lsn: false,
     }
 }

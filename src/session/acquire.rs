@@ -204,6 +204,8 @@ impl Session {
                 None if attempt.class == Class::Session && matches!(self.tx, Tx::Idle) => {
                     topology.members.iter().find(|member| member.serves_reads)
                 }
+                // Nobody of a standby cluster ever takes a write: what a standby says to it is the answer.
+                None if topology.is_standby() => topology.members.iter().find(|member| member.serves_reads),
                 _ => None,
             },
         };
@@ -293,6 +295,14 @@ impl Session {
     ) -> Result<Result<(), Failure>, Ended> {
         let shared = std::sync::Arc::clone(&self.worker.shared);
         let limits = &shared.config.failover;
+        if limits.fail_fast.iter().any(|user| **user == *self.pools.identity.user) {
+            Counters::add(&shared.told.gave_up);
+            let message = "there is no primary, and this user doesn't wait for one (failover.fail_fast)";
+            return Ok(Err(Failure::Own(SqlState::CANNOT_CONNECT_NOW, message.into())));
+        }
+        if let Some(candidate) = topology.candidate.and_then(|id| topology.member(id)) {
+            self.worker.warm(&self.pools, topology, candidate);
+        }
         let _place = Holding::enter(&shared, bytes);
         if shared.holding.load(Relaxed) > limits.max_waiting
             || shared.holding_bytes.load(Relaxed) > limits.max_waiting_bytes

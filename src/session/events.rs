@@ -105,6 +105,9 @@ impl Session {
         if run.passed || run.rerun.is_some() || self.in_open_transaction() || self.open_batch {
             return None;
         }
+        if self.handle.standby() {
+            return None;
+        }
         let recovering = || {
             let message = fields.message();
             message.contains("recovery is in progress") || message.contains("during recovery")

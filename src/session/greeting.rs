@@ -60,6 +60,14 @@ pub(super) async fn live(
     }
 }
 
+/// The parameter by which drivers tell a primary from a standby (`target_session_attrs`), from PostgreSQL 14 on. The client is shown
+/// that of the service it gets, whichever member of the moment serves it.
+pub(super) const IN_HOT_STANDBY: &[u8] = b"in_hot_standby";
+
+fn on_or_off(value: bool) -> &'static [u8] {
+    if value { b"on" } else { b"off" }
+}
+
 /// What of a login is needed only until the greeting.
 struct Login {
     greeting: Vec<u8>,
@@ -109,6 +117,7 @@ impl Session {
             waiter: Rc::default(),
             settings: Arc::clone(&base),
             reported: Arc::default(),
+            shows_standby: false,
             lexing: Lexing::default(),
             names: super::Names::default(),
             unnamed: super::Unnamed::default(),
@@ -154,6 +163,11 @@ impl Session {
         };
         self.lexing = lexing(&parameters);
         self.reported = parameters;
+        self.handle.set_standby(self.worker.topology().is_standby());
+        self.shows_standby = self.handle.standby();
+        if self.reported.value(IN_HOT_STANDBY).is_some_and(|told| told != on_or_off(self.shows_standby)) {
+            Arc::make_mut(&mut self.reported).set(IN_HOT_STANDBY, on_or_off(self.shows_standby));
+        }
         let mut out = self.worker.buffer();
         out.extend_from_slice(&login.greeting);
         for (name, value) in self.reported.iter() {
@@ -213,15 +227,22 @@ impl Session {
             }
         }
         let reported = self.lease.as_ref().map(|lease| Arc::clone(&lease.backend.parameters));
-        let mut parameters = reported.unwrap_or_default();
-        if let Some(value) = parameters.value(b"in_hot_standby")
-            && value != b"off"
-        {
-            // The service takes writes, whichever member told the rest.
-            Arc::make_mut(&mut parameters).set(b"in_hot_standby", b"off");
-        }
         self.release_if_free();
-        Ok(parameters)
+        Ok(reported.unwrap_or_default())
+    }
+
+    /// Tells the client if the service has come to take writes, or no longer takes any; true if it has something to send.
+    pub(super) fn show_service(&mut self) -> bool {
+        let standby = self.handle.standby();
+        if self.shows_standby == standby {
+            return false;
+        }
+        self.shows_standby = standby;
+        if self.reported.value(IN_HOT_STANDBY).is_some() {
+            Arc::make_mut(&mut self.reported).set(IN_HOT_STANDBY, on_or_off(standby));
+            build::parameter_status(&mut self.to_client, IN_HOT_STANDBY, on_or_off(standby));
+        }
+        true
     }
 
     /// A login that comes to nothing: the server's words, or the proxy's own.

@@ -27,6 +27,19 @@ pub(super) struct Held {
     pub(super) rule: Option<Epoch>,
 }
 
+/// How it stands with the backend that a session holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nothing speaks against it.
+    Good,
+    /// Its member doesn't answer its checks: what only reads may better run elsewhere.
+    Silent,
+    /// Its member is to give up the lead, and open transactions have had their time.
+    Drained,
+    /// It belongs to a past that is over.
+    Fenced,
+}
+
 /// One session's handle.
 pub(super) struct Handle {
     /// The session's number.
@@ -34,7 +47,9 @@ pub(super) struct Handle {
     /// Counts batches: odd while one is under way. Other threads read it, to tell which one a cancel means.
     pub(super) batch: Arc<AtomicU64>,
     held: Cell<Option<Held>>,
-    fenced: Cell<bool>,
+    standing: Cell<Standing>,
+    /// The cluster takes no writes, being a standby of another one.
+    standby: Cell<bool>,
     order: Cell<Order>,
     cancel: Cell<bool>,
     /// The worker that the session is to go to when nothing keeps it.
@@ -45,6 +60,30 @@ pub(super) struct Handle {
     wants_topology: Cell<bool>,
     topology_moved: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+}
+
+impl Held {
+    fn standing(&self, topology: &Topology) -> Standing {
+        let known = topology.members.iter().find(|member| member.id.0 == self.member);
+        let fenced = match known {
+            Some(member) => member.generation != self.generation,
+            // A member that is gone from the topology: its backend goes on until it breaks, unless it was the primary's and
+            // another leads. A dead node's key goes with the leader key, so that there is nothing else to see the fence by.
+            None => {
+                self.rule.is_some_and(|epoch| epoch != topology.epoch)
+                    || matches!(topology.rule, Rule::Serving(id) if id.0 != self.member)
+            }
+        };
+        if fenced {
+            Standing::Fenced
+        } else if topology.drained && self.rule.is_some() {
+            Standing::Drained
+        } else if known.is_none_or(|member| !member.answers) {
+            Standing::Silent
+        } else {
+            Standing::Good
+        }
+    }
 }
 
 impl Handle {
@@ -59,7 +98,8 @@ impl Handle {
             looked_at: Cell::new(batch.load(Relaxed)),
             batch,
             held: Cell::new(None),
-            fenced: Cell::new(false),
+            standing: Cell::new(Standing::Good),
+            standby: Cell::new(false),
             order: Cell::new(Order::None),
             cancel: Cell::new(false),
             move_to: Cell::new(None),
@@ -82,13 +122,24 @@ impl Handle {
     #[inline]
     pub(super) fn hold(&self, held: Option<Held>) {
         self.held.set(held);
-        self.fenced.set(false);
+        self.standing.set(Standing::Good);
     }
 
-    /// Whether the backend that it holds belongs to a past that is over.
+    /// How it stands with the backend that the session holds.
     #[inline]
-    pub(super) fn is_fenced(&self) -> bool {
-        self.fenced.get()
+    pub(super) fn standing(&self) -> Standing {
+        self.standing.get()
+    }
+
+    /// Whether the cluster takes no writes, being a standby of another one.
+    #[inline]
+    pub(super) fn standby(&self) -> bool {
+        self.standby.get()
+    }
+
+    /// The same, as of a topology that the session sees for the first time.
+    pub(super) fn set_standby(&self, standby: bool) {
+        self.standby.set(standby);
     }
 
     /// What it was told.
@@ -169,21 +220,10 @@ impl Handle {
     pub(super) fn topology_changed(&self, topology: &Topology) {
         let mut tell = self.wants_topology.take();
         self.topology_moved.set(true);
+        tell |= self.standby.replace(topology.is_standby()) != topology.is_standby();
         if let Some(held) = self.held.get() {
-            let known = topology.members.iter().find(|member| member.id.0 == held.member);
-            let fenced = match known {
-                Some(member) => member.generation != held.generation,
-                // A member that is gone from the topology: its backend goes on until it breaks, unless it was the primary's and
-                // another leads. A dead node's key goes with the leader key, so that there is nothing else to see the fence by.
-                None => {
-                    held.rule.is_some_and(|epoch| epoch != topology.epoch)
-                        || matches!(topology.rule, Rule::Serving(id) if id.0 != held.member)
-                }
-            };
-            if fenced {
-                self.fenced.set(true);
-                tell = true;
-            }
+            let standing = held.standing(topology);
+            tell |= self.standing.replace(standing) != standing;
         }
         if tell {
             self.wake();

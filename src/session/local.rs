@@ -6,10 +6,10 @@ use super::batch::{End, Item, Summary};
 use super::loss::LOST_TRANSACTION;
 use super::state::Tx;
 use crate::sql::{Hint, TransactionVerb, Verdict};
-use crate::wire::SqlState;
 use crate::wire::build;
 use crate::wire::parts::Named;
 use crate::wire::tags::{backend, frontend};
+use crate::wire::{HEADER_LEN, SqlState};
 
 /// PostgreSQL's words for a statement in a failed transaction.
 const ABORTED: &str = "current transaction is aborted, commands ignored until end of transaction block";
@@ -117,6 +117,25 @@ impl Session {
             return;
         }
         self.answer_end(end);
+    }
+
+    /// A ROLLBACK in front of other statements in one string, as asyncpg resets its connections: it ends the lost transaction, and
+    /// what stands behind it is a Query of its own.
+    pub(super) fn rolled_back_in_front(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        if self.lease.is_some() || self.skipping || bytes.first() != Some(&frontend::QUERY) {
+            return None;
+        }
+        let sql = bytes.get(HEADER_LEN..)?.strip_suffix(b"\0")?;
+        let (first, rest) = sql.split_at(crate::sql::second_statement(sql, &self.lexing)?);
+        let rolls_back = Some(TransactionVerb::Rollback { chain: false });
+        if self.worker.verdict(first, self.lexing).transaction != rolls_back {
+            return None;
+        }
+        self.tx = Tx::Idle;
+        build::command_complete(&mut self.to_client, "ROLLBACK");
+        let mut query = self.worker.buffer();
+        build::query(&mut query, rest);
+        Some(query)
     }
 
     /// The answers to each message of a batch whose one statement completes with `tag` and returns no rows.

@@ -25,6 +25,10 @@ pub(super) enum Loss {
     Fatal(SqlState, String),
     /// Its member is no longer what it was when the backend was opened.
     Fenced,
+    /// Its member doesn't answer.
+    Silent,
+    /// Its member is to give up the lead, and the time for open transactions is over.
+    Drained,
     /// It sent what it can't have sent.
     OutOfStep(String),
     /// It refused what the proxy set up before the statement.
@@ -234,6 +238,11 @@ impl Loss {
             Self::Closed => "The connection to the server was closed.".into(),
             Self::Fatal(state, message) => format!("The server said {}: {message}", state.as_str()),
             Self::Fenced => "Another member is primary now.".into(),
+            Self::Silent => "The member doesn't answer.".into(),
+            Self::Drained => {
+                "A switchover was announced, and the time for open transactions (failover.drain) is over."
+                    .into()
+            }
             Self::OutOfStep(what) => format!("The server is out of step: {what}."),
             Self::Setup(_, message) => format!("The server said: {message}"),
         }

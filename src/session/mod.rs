@@ -125,6 +125,8 @@ pub(crate) struct Session {
     base: Arc<Settings>,
     settings: Arc<Settings>,
     reported: Arc<Parameters>,
+    /// `in_hot_standby` as the client was told it: the service's, not a member's.
+    shows_standby: bool,
     lexing: Lexing,
     names: Names,
     unnamed: Unnamed,
@@ -206,6 +208,9 @@ impl Session {
             if let Some(to) = self.moves() {
                 return Poll::Ready(Err(Ended::Moves(to)));
             }
+            if self.show_service() {
+                continue;
+            }
             // A cancel that came too late is dropped, as PostgreSQL does.
             let _late = self.handle.take_cancel();
             self.handle.watch(cx);
@@ -272,7 +277,12 @@ impl Session {
             return Ok(());
         }
         let rest = if self.inbox.len() > len { self.inbox.split_off(len) } else { Vec::new() };
-        let bytes = std::mem::replace(&mut self.inbox, rest);
+        let mut bytes = std::mem::replace(&mut self.inbox, rest);
+        if matches!(self.tx, Tx::Lost { .. })
+            && let Some(rest) = self.rolled_back_in_front(&bytes)
+        {
+            bytes = rest;
+        }
         let mut items = self.worker.items();
         self.handle.next_batch();
         let outcome = match self.plan(&bytes, &mut items) {

@@ -110,6 +110,8 @@ impl Moving {
         session.wishes = (Arc::clone(&self.settings), Wishes::of(&self.settings));
         session.settings = self.settings;
         session.reported = self.reported;
+        session.shows_standby = session.reported.value(super::greeting::IN_HOT_STANDBY) == Some(b"on");
+        handle.set_standby(worker.topology().is_standby());
         session.lexing = self.lexing;
         session.fence = self.fence;
         session.cancel = self.cancel;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::answer::{Event, Step};
-use super::handle::Order;
+use super::handle::{Order, Standing};
 use super::loss::Loss;
 use super::run::{Copying, Outcome, Run};
 use super::state::Tx;
@@ -129,8 +129,8 @@ impl Session {
 
     /// What the session was told from outside.
     fn orders(&mut self, run: &Run) -> Option<Outcome> {
-        if self.handle.is_fenced() {
-            return Some(Outcome::Lost(Loss::Fenced));
+        if let Some(loss) = self.loss_by_standing(run) {
+            return Some(Outcome::Lost(loss));
         }
         if self.handle.order() == Order::Kill {
             return Some(Outcome::Killed);
@@ -139,6 +139,23 @@ impl Session {
             self.send_cancel();
         }
         None
+    }
+
+    /// Whether the backend that is held is given up, for what became of its member.
+    fn loss_by_standing(&mut self, run: &Run) -> Option<Loss> {
+        match self.handle.standing() {
+            Standing::Good => None,
+            Standing::Fenced => Some(Loss::Fenced),
+            Standing::Silent => (run.hold && run.reads && !run.passed).then_some(Loss::Silent),
+            Standing::Drained => {
+                // What ends the transaction is waited for, and what a pinned session would lose is worth more.
+                let cut = self.in_open_transaction() && !run.ends_transaction && !self.pins.any();
+                if cut && run.sent {
+                    self.send_cancel();
+                }
+                cut.then_some(Loss::Drained)
+            }
+        }
     }
 
     /// Writes what the backend is to get.
@@ -326,10 +343,9 @@ impl Session {
     /// Passes on what a held backend says while the client is silent: notifications, notices, parameters.
     pub(super) fn poll_idle_backend(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         let mut run = Run::idle(self);
-        let outcome = if self.handle.is_fenced() {
-            Poll::Ready(Err(Refused::Backend(Loss::Fenced)))
-        } else {
-            self.poll_asynchronous(cx, &mut run)
+        let outcome = match self.loss_by_standing(&run) {
+            Some(loss) => Poll::Ready(Err(Refused::Backend(loss))),
+            None => self.poll_asynchronous(cx, &mut run),
         };
         match outcome {
             Poll::Ready(Ok(())) => Poll::Ready(Ok(())),

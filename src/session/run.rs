@@ -61,6 +61,8 @@ pub(super) struct Run {
     pub(super) settings: Arc<Settings>,
     /// The batch only reads.
     pub(super) reads: bool,
+    /// A statement in it ends a transaction.
+    pub(super) ends_transaction: bool,
     /// One statement, outside of a transaction, that may be refused and sent again.
     pub(super) alone: bool,
     /// The transaction that is open had nothing in it before this batch.
@@ -90,6 +92,7 @@ impl Run {
             },
             settings: Arc::clone(&session.settings),
             reads,
+            ends_transaction: summary.ends_transaction,
             alone: summary.runs <= 1
                 && !attempt.takes_refusals()
                 && matches!(session.tx, Tx::Idle)

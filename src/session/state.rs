@@ -15,9 +15,6 @@ use crate::metrics::{self, Slot};
 use crate::sql::{Class, Effects, Learnt, SettingChange, TransactionModes, TransactionVerb, Verdict};
 use crate::wire::TxStatus;
 
-/// Parameters that tell what a member is, not what the session set: the client sees those of the service it gets.
-const OF_THE_MEMBER: [&[u8]; 1] = [b"in_hot_standby"];
-
 /// The session's transaction, as the client sees it.
 #[derive(Debug)]
 pub(super) enum Tx {
@@ -176,7 +173,7 @@ impl Session {
         {
             Arc::make_mut(&mut lease.backend.parameters).set(name, value);
         }
-        if OF_THE_MEMBER.contains(&name) || self.reported.value(name) == Some(value) {
+        if name == super::greeting::IN_HOT_STANDBY || self.reported.value(name) == Some(value) {
             return false;
         }
         Arc::make_mut(&mut self.reported).set(name, value);

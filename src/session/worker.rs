@@ -19,7 +19,7 @@ use super::statements::Registry;
 use super::{open, plan};
 use crate::backend::Backend;
 use crate::metrics::{self, BackendState, Slot};
-use crate::pool::{AcquireError, Limits, Pool, Refusal};
+use crate::pool::{AcquireError, Limits, Permit, Pool, Refusal};
 use crate::routing::Turn;
 use crate::sql::{ClassCache, Lexing, Verdict};
 use crate::topology::{Member, Topology};
@@ -254,13 +254,7 @@ impl Worker {
     pub(super) fn open_more(self: &Rc<Self>, pools: &Rc<Pools>, pool: &Rc<Pool>, ask: bool) {
         while pool.wants_more() && pool.opening() < OPENING_AT_ONCE {
             match pool.begin_open() {
-                Ok(permit) => {
-                    let (worker, pools, pool) = (Rc::clone(self), Rc::clone(pools), Rc::clone(pool));
-                    tokio::task::spawn_local(async move {
-                        let outcome = open::open(&worker, &pools.identity, pool.member(), permit).await;
-                        worker.opened(&pools, &pool, outcome);
-                    });
-                }
+                Ok(permit) => self.open_one(pools, pool, permit),
                 Err(refusal) => {
                     if refusal == Refusal::Member {
                         self.close_an_idle(pool.member());
@@ -271,6 +265,18 @@ impl Worker {
                     return;
                 }
             }
+        }
+    }
+
+    /// Opens a backend to the member that is to be primary next, for one who waits for it: up to as many as are opened at once anyway.
+    /// They are there when it has proved itself.
+    pub(super) fn warm(self: &Rc<Self>, pools: &Rc<Pools>, topology: &Topology, candidate: &Member) {
+        let pool = self.pool(pools, topology, candidate);
+        let (idle, _, opening, _) = pool.counts();
+        if idle + opening < OPENING_AT_ONCE
+            && let Ok(permit) = pool.begin_open()
+        {
+            self.open_one(pools, &pool, permit);
         }
     }
 
@@ -287,6 +293,14 @@ impl Worker {
         }
         backend.idle_since = self.swept.get();
         pool.put_back(backend);
+    }
+
+    fn open_one(self: &Rc<Self>, pools: &Rc<Pools>, pool: &Rc<Pool>, permit: Permit) {
+        let (worker, pools, pool) = (Rc::clone(self), Rc::clone(pools), Rc::clone(pool));
+        tokio::task::spawn_local(async move {
+            let outcome = open::open(&worker, &pools.identity, pool.member(), permit).await;
+            worker.opened(&pools, &pool, outcome);
+        });
     }
 
     fn opened(self: &Rc<Self>, pools: &Rc<Pools>, pool: &Rc<Pool>, outcome: Result<Backend, AcquireError>) {

@@ -37,6 +37,22 @@ pub fn classify(text: &[u8], lexing: &Lexing, functions: &Functions) -> Verdict 
     verdict(statements.found, count, mixed, hints::leading(text))
 }
 
+/// Where the second statement of a string begins: behind the first one's semicolon. None if there is but one.
+pub fn second_statement(text: &[u8], lexing: &Lexing) -> Option<usize> {
+    let mut cursor = Cursor::new(text, *lexing);
+    while cursor.token.kind != Kind::Semicolon {
+        if cursor.token.kind == Kind::End {
+            return None;
+        }
+        cursor.advance();
+    }
+    let second = cursor.token.end;
+    while cursor.token.kind == Kind::Semicolon {
+        cursor.advance();
+    }
+    (cursor.token.kind != Kind::End).then_some(second)
+}
+
 fn verdict(
     mut found: Found,
     count: u32,

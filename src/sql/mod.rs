@@ -23,7 +23,7 @@ use std::cell::Cell;
 use std::fmt;
 
 pub use cache::ClassCache;
-pub use classify::classify;
+pub use classify::{classify, second_statement};
 pub use functions::{Functions, Named, Volatility};
 pub use lexer::{Encoding, Lexing};
 pub use normalize::{fingerprint, normalize};

@@ -39,6 +39,8 @@ pub struct Settings {
     pub member_grace: Duration,
     /// `topology.fence_after`: how long etcd may be away before writes stop.
     pub fence_after: Option<Duration>,
+    /// `failover.drain`: how long open transactions may run on once a switchover was announced.
+    pub drain: Duration,
     /// `failover.hold`; none: Patroni's ttl + loop_wait + 5 s.
     pub hold: Option<Duration>,
     /// `routing.max_lag`
@@ -91,6 +93,14 @@ pub enum Position {
     },
 }
 
+/// A switchover that was announced and is not over.
+#[derive(Debug, Clone, Copy)]
+struct Announcement {
+    at: Instant,
+    /// Nobody waits for it any longer than that.
+    until: Instant,
+}
+
 /// Whether etcd is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Etcd {
@@ -119,7 +129,7 @@ pub struct Machine {
     /// The highest timeline that a primary of this cluster was seen on.
     highest_timeline: u32,
     system_identifier: Option<u64>,
-    announced_until: Option<Instant>,
+    announced: Option<Announcement>,
     rule: Rule,
     rule_since: Instant,
     trail: LagTrail,
@@ -170,7 +180,7 @@ impl Machine {
             served: None,
             highest_timeline: 0,
             system_identifier: None,
-            announced_until: None,
+            announced: None,
             rule,
             rule_since: now,
             trail,
@@ -397,9 +407,10 @@ impl Machine {
         let meant = |from: &Option<Arc<str>>| from.is_none() || *from == self.keys.leader;
         if let Some(announced) = self.keys.failover.as_ref().filter(|announced| meant(&announced.from)) {
             // The leader acts on it within loop_wait, or never.
-            self.announced_until = Some(now + self.keys.config.loop_wait + Duration::from_secs(5));
+            let until = now + self.keys.config.loop_wait + Duration::from_secs(5);
+            self.announced = Some(Announcement { at: now, until });
             self.record.push(now, epoch, What::Announced { to: announced.to.clone() });
-        } else if self.announced_until.take().is_some() {
+        } else if self.announced.take().is_some() {
             self.reign.verify_from(now);
             self.record.push(now, epoch, What::AnnouncementOver);
         }
@@ -415,7 +426,7 @@ impl Machine {
             self.record.push(now, self.reign.epoch, What::LeaderPut(name));
             self.reign.verify_from(now);
             // The key is emptied only a second after the new leader took over.
-            if self.announced_until.take().is_some() {
+            if self.announced.take().is_some() {
                 self.record.push(now, self.reign.epoch, What::AnnouncementOver);
             }
         }

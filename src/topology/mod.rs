@@ -78,6 +78,8 @@ pub struct Member {
     pub role: Arc<str>,
     /// Whether reads may go there now: streams on the primary's timeline, answers, within the limits of lag, tags allow it.
     pub serves_reads: bool,
+    /// Whether its last check was answered, in time.
+    pub answers: bool,
     /// Why not, for people.
     pub why_not: Option<&'static str>,
     /// Weight for the balance; 0 takes it out.
@@ -102,6 +104,10 @@ pub struct Topology {
     pub epoch: Epoch,
     /// Where writes go.
     pub rule: Rule,
+    /// The member that the leader key names and that has not proved itself yet: what is opened to it from here on serves its rule.
+    pub candidate: Option<MemberId>,
+    /// A switchover was announced, and open transactions have had the time that they get (`failover.drain`).
+    pub drained: bool,
     /// The members, by [`MemberId`] ascending; those that are gone are left out.
     pub members: Arc<[Member]>,
     /// How long a statement waits for a primary by Patroni's own settings: ttl + loop_wait + 5 s.
@@ -117,14 +123,20 @@ impl Topology {
     }
 
     /// Which connections to a member may be used: those opened under this number. It is another one for each of the member's
-    /// generations, and for each epoch that it is the primary of: a new primary is not written to over a connection from before
-    /// its rule.
+    /// generations, and for each epoch that it is the primary of, or is to be: a new primary is not written to over a connection
+    /// from before its rule.
     pub fn lease_generation(&self, member: &Member) -> u64 {
         let rules = match self.rule {
             Rule::Serving(id) => id == member.id,
             Rule::Holding { last, .. } => last == Some(member.id),
         };
+        let rules = rules || self.candidate == Some(member.id);
         member.generation << 32 | if rules { self.epoch.0 } else { 0 }
+    }
+
+    /// Whether the cluster as a whole is a standby of another one: it takes no writes, and nobody waits for a primary.
+    pub fn is_standby(&self) -> bool {
+        matches!(self.rule, Rule::Holding { reason: HoldReason::StandbyCluster, .. })
     }
 
     /// The primary, if writes may be sent.

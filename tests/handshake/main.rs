@@ -49,6 +49,7 @@ fn topology(port: u16) -> watch::Receiver<Arc<Topology>> {
         port,
         role: Arc::from("primary"),
         serves_reads: false,
+        answers: true,
         why_not: None,
         weight: 1,
         lag_bytes: None,
@@ -62,6 +63,8 @@ fn topology(port: u16) -> watch::Receiver<Arc<Topology>> {
         rule: Rule::Serving(MemberId(0)),
         members: Arc::from([member]),
         hold: LONG,
+        candidate: None,
+        drained: false,
         insert_lsn: false,
     };
     watch::channel(Arc::new(topology)).1

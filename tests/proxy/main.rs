@@ -18,6 +18,7 @@ mod routing;
 mod sessions;
 mod statements;
 mod stop;
+mod switchover;
 mod tls;
 mod tools;
 mod transactions;

@@ -779,3 +779,15 @@ mod laws {
         }
     }
 }
+
+#[test]
+fn the_second_statement_begins_behind_the_first_semicolon() {
+    let second = |sql: &str| {
+        super::second_statement(sql.as_bytes(), &Lexing::default()).map(|at| sql[at..].to_owned())
+    };
+    assert_eq!(second("ROLLBACK;\nRESET ALL; x").as_deref(), Some("\nRESET ALL; x"));
+    assert_eq!(second("SELECT ';' /* ; */; SELECT 2").as_deref(), Some(" SELECT 2"));
+    for one in ["", "ROLLBACK", "ROLLBACK ;; -- nothing", "SELECT $$;$$", "SELECT 'a;"] {
+        assert_eq!(second(one), None, "{one}");
+    }
+}

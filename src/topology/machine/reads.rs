@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::node::Node;
 use super::{Etcd, Machine};
-use crate::topology::{Found, Rule};
+use crate::topology::{Found, HoldReason, Rule};
 
 impl Machine {
     /// Whether its last check is too old to go by: the monitor is late by more than a check and its repetition may take.
@@ -68,6 +68,10 @@ impl Machine {
     /// It streams on the timeline of the epoch that served last. Without a primary nobody can stream: then it is enough that
     /// it did; and when its stream has just broken, which is how the loss of a primary first shows.
     fn streams(&self, node: &Node, streaming: bool, now: Instant) -> Result<(), &'static str> {
+        if matches!(self.rule, Rule::Holding { reason: HoldReason::StandbyCluster, .. }) {
+            // Its leader streams from the other cluster, or is fed by an archive; the others stream from it.
+            return if streaming { Ok(()) } else { Err("doesn't stream from the other cluster") };
+        }
         let served = self.served.ok_or("no primary has served yet")?;
         let (_, at) = node
             .streamed

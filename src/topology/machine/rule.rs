@@ -43,8 +43,8 @@ impl Reign {
 impl Machine {
     /// Draws the conclusion from all that is known.
     pub(super) fn settle(&mut self, now: Instant) -> Option<Arc<Topology>> {
-        if self.announced_until.is_some_and(|until| until <= now) {
-            self.announced_until = None;
+        if self.announced.is_some_and(|announced| announced.until <= now) {
+            self.announced = None;
             self.reign.verify_from(now);
             self.record.push(now, self.reign.epoch, What::AnnouncementOver);
         }
@@ -83,8 +83,11 @@ impl Machine {
         if had_primary || self.reign.of.is_none() {
             self.reign.epoch.0 += 1;
         }
-        if let Some(old) = self.reign.of.filter(|_old| had_primary) {
-            self.fence(old, now);
+        match self.reign.of {
+            Some(old) if had_primary => self.fence(old, now),
+            // What was opened to it for a rule that never came.
+            Some(old) => self.node_mut(old).generation += 1,
+            None => {}
         }
         // Without etcd it is the check itself that named the member: it is proof as well.
         let since = if self.etcd == Etcd::Static { self.reign.since } else { now };
@@ -114,7 +117,7 @@ impl Machine {
             }
             Etcd::Live => {}
         }
-        if self.announced_until.is_some() {
+        if self.announced.is_some() {
             return Err(HoldReason::Switchover);
         }
         let Some(named) = named else {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::node::Node;
 use super::{Machine, Settings};
-use crate::topology::{Epoch, Found, Member, Rule, Topology};
+use crate::topology::{Epoch, Found, HoldReason, Member, MemberId, Rule, Topology};
 
 /// Lags change with every check: by themselves they make a new snapshot at most this often.
 const LAG_EVERY: Duration = Duration::from_secs(1);
@@ -16,6 +16,8 @@ pub(super) fn empty(rule: Rule, settings: &Settings) -> Topology {
         version: 0,
         epoch: Epoch(0),
         rule,
+        candidate: None,
+        drained: false,
         members: Arc::from([]),
         hold: settings.hold.unwrap_or(Duration::from_secs(45)),
         insert_lsn: false,
@@ -29,8 +31,8 @@ impl Machine {
         let old = &self.published;
         let same_members = same_but_lag(&next.members, &old.members);
         let same = same_members
-            && (next.epoch, next.rule, next.hold, next.insert_lsn)
-                == (old.epoch, old.rule, old.hold, old.insert_lsn);
+            && (next.epoch, next.rule, next.candidate, next.drained, next.hold, next.insert_lsn)
+                == (old.epoch, old.rule, old.candidate, old.drained, old.hold, old.insert_lsn);
         if same {
             let soon = now.saturating_duration_since(self.published_at) < LAG_EVERY;
             if soon || next.members == old.members {
@@ -51,10 +53,21 @@ impl Machine {
             version: self.published.version,
             epoch: self.reign.epoch,
             rule: self.rule,
+            candidate: self.candidate(),
+            drained: self
+                .announced
+                .is_some_and(|it| now.saturating_duration_since(it.at) >= self.settings.drain),
             members,
             hold: self.hold(),
             insert_lsn: primary.is_some_and(|check| check.asynchronous_commit),
         }
+    }
+
+    /// Who is to be primary next: named, and without a rule so far.
+    fn candidate(&self) -> Option<MemberId> {
+        let reasons = [HoldReason::Verifying, HoldReason::NotWritable];
+        let waited_for = matches!(self.rule, Rule::Holding { reason, .. } if reasons.contains(&reason));
+        self.reign.of.filter(|_| waited_for && self.reign.timeline.is_none())
     }
 
     fn member(&self, node: &Node, now: Instant) -> Option<Member> {
@@ -73,6 +86,7 @@ impl Machine {
             port: key.port,
             role,
             serves_reads: reads.is_ok(),
+            answers: node.answers() && !self.stale(node, now),
             why_not: reads.err(),
             weight: self.weight(node),
             lag_bytes: node.lag_bytes,

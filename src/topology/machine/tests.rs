@@ -14,6 +14,7 @@ fn settings() -> Settings {
         check_timeout: Duration::from_secs(2),
         member_grace: Duration::from_secs(2),
         fence_after: None,
+        drain: Duration::from_secs(5),
         hold: None,
         max_lag: Duration::from_secs(10),
         max_lag_bytes: 16 << 20,
@@ -281,6 +282,46 @@ fn a_switchover_holds_at_its_announcement() {
 }
 
 #[test]
+fn open_transactions_have_their_time_at_a_switchover() {
+    let mut sim = Sim::serving();
+    sim.keys(vec![KeyChange::put("failover", r#"{"leader":"a","member":"b"}"#)]);
+    sim.live(4);
+    assert!(!sim.topology().drained);
+    sim.live(2);
+    assert_eq!((sim.topology().drained, sim.last()), (true, Some(A)));
+    assert_eq!(sim.generations(), [0, 0, 0], "what isn't in a transaction goes on");
+    sim.keys(vec![KeyChange::put("failover", "{}")]);
+    assert!(!sim.topology().drained, "taken back");
+}
+
+#[test]
+fn what_is_opened_to_a_candidate_serves_its_rule_and_no_other() {
+    let mut sim = Sim::serving();
+    let leases = |sim: &Sim| [A, B, C].map(|n| sim.topology().lease_generation(sim.member(n)));
+    let before = leases(&sim);
+    assert_eq!(sim.topology().candidate, None);
+    sim.unlead();
+    assert_eq!((sim.topology().candidate, leases(&sim)), (None, before), "a deleted key changes nothing");
+    sim.lead(B);
+    let candidacy = leases(&sim);
+    assert_eq!(sim.topology().candidate, Some(sim.member(B).id));
+    assert_ne!(candidacy[B], before[B], "not what was opened before the key was written");
+    sim.check_all();
+    assert_eq!((sim.reason(), leases(&sim)), (HoldReason::NotWritable, candidacy), "still in recovery");
+    sim.servers[B].found = primary(2, 1010);
+    sim.check_all();
+    assert!(sim.serves(B, 2));
+    assert_eq!((sim.topology().candidate, leases(&sim)), (None, candidacy), "what is open may be used");
+
+    // One that is named and never serves: what was opened to it is of no use when it is named again.
+    sim.lead(C);
+    let first = leases(&sim)[C];
+    sim.lead(A);
+    sim.lead(C);
+    assert_ne!(leases(&sim)[C], first);
+}
+
+#[test]
 fn a_fenced_member_serves_nothing_till_it_streams_on_the_new_timeline() {
     let mut sim = Sim::serving();
     sim.lead(B);
@@ -530,6 +571,11 @@ fn the_leader_of_a_standby_cluster_is_never_writable() {
         sim.keys(change);
         sim.check_all();
         assert_eq!(sim.reason(), HoldReason::StandbyCluster);
+        assert!(sim.topology().is_standby());
+        assert_eq!(sim.readable(), [B, C], "reads go on");
+        sim.servers[A].found = standby(1, 1000);
+        sim.check_all();
+        assert_eq!(sim.readable(), [A, B, C], "the leader is a standby as well");
     }
 }
 

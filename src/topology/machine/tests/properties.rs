@@ -161,7 +161,7 @@ fn holds(world: &World, before: &Topology) -> Result<(), TestCaseError> {
         prop_assert!(check.connected >= machine.reign.since && check.begun >= machine.reign.since);
         prop_assert_eq!(machine.nodes[n].timeline(), machine.served_timeline());
         prop_assert!(topology.member(id).is_some(), "sessions find its address");
-        prop_assert!(machine.announced_until.is_none());
+        prop_assert!(machine.announced.is_none());
     }
     for member in topology.members.iter().filter(|member| member.serves_reads) {
         let answered = world.answers[usize::from(member.id.0)].as_ref();
