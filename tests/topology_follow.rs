@@ -19,6 +19,7 @@ use pg_ha_proxy::control::{self, Control, MonitorLogin};
 use pg_ha_proxy::net::tls::ClientTls;
 use pg_ha_proxy::scram::{Credentials, Secret};
 use pg_ha_proxy::topology::{Lsn, MemberId, Rule, Topology, Transition, What};
+use serde_json::json;
 use tokio::io::copy_bidirectional;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -148,6 +149,48 @@ fn readable(topology: &Topology) -> Vec<&str> {
     topology.members.iter().filter(|member| member.serves_reads).map(|member| &*member.name).collect()
 }
 
+/// Tags, a restarted replica, pause with a promotion by hand, a replica made anew, a member that goes and comes back.
+async fn follows_what_operators_do(world: &World) {
+    let (primary, _, epoch) = world.primary();
+    let others: Vec<String> =
+        readable(&world.control.topology.borrow()).into_iter().map(str::to_owned).collect();
+    let [tagged, other] = <[String; 2]>::try_from(others).expect("two replicas");
+    let alone = |topology: &Topology| topology.primary().is_some() && readable(topology) == [&*other];
+
+    let file = world.cluster.dir().join(&tagged).join("patroni.yml");
+    let configuration = std::fs::read_to_string(&file).unwrap();
+    let mut with_tag: serde_json::Value = serde_json::from_str(&configuration).unwrap();
+    with_tag["tags"]["noloadbalance"] = true.into();
+    let reload = async |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        world.cluster.ask_patroni(&tagged, "POST", "/reload", &json!({})).await.unwrap();
+    };
+    reload(&with_tag.to_string()).await;
+    world.until("without the tagged one", alone).await;
+    reload(&configuration).await;
+    world.healed().await;
+
+    world.cluster.kill(&tagged, How::Postgres).await.unwrap();
+    world.until("without the one that restarts", alone).await;
+    world.healed().await;
+
+    world.cluster.ask_patroni(&primary, "PATCH", "/config", &json!({"pause": true})).await.unwrap();
+    let client = superuser(world, &tagged).await;
+    client.query_one("SELECT pg_promote()", &[]).await.unwrap();
+    world.until("without the one promoted by hand", alone).await;
+    assert_eq!((world.primary().0, world.primary().2), (primary.clone(), epoch), "who holds the key leads");
+    world.cluster.ask_patroni(&tagged, "POST", "/reinitialize", &json!({"force": true})).await.unwrap();
+    world.healed().await;
+    world.cluster.ask_patroni(&primary, "PATCH", "/config", &json!({"pause": null})).await.unwrap();
+
+    let two = |topology: &Topology| topology.members.len() == 2;
+    world.cluster.kill(&tagged, How::Member).await.unwrap();
+    world.until("without the one that is gone", |topology| two(topology) && alone(topology)).await;
+    world.cluster.kill(&tagged, How::Start).await.unwrap();
+    world.healed().await;
+    assert_eq!((world.primary().0, world.primary().2), (primary, epoch), "all that was no failover");
+}
+
 /// From the last good answer of the old primary to the first moment that another one served.
 fn report(world: &World, what: &str, from: Instant) {
     let kept = world.control.transitions.borrow().clone();
@@ -163,6 +206,7 @@ async fn the_topology_follows_a_real_cluster() {
     let world = World::up().await;
     reads_positions(&world).await;
     follows_a_switchover(&world).await;
+    follows_what_operators_do(&world).await;
     follows_over_a_compaction(&world).await;
     goes_on_without_etcd(&world).await;
     gives_a_zombie_nothing(&world).await;

@@ -166,6 +166,22 @@ impl Cluster {
         self.wait_for_streaming(&wait::Deadline::new(deadline, self.folder.logs())).await
     }
 
+    /// Asks a member's Patroni for something by its REST API, as who may change things: such as `PATCH` `/config`.
+    ///
+    /// # Errors
+    /// [`Error::Patroni`] with its answer when that is no success, [`Error::State`] without such a member.
+    pub async fn ask_patroni(
+        &self,
+        member: &str,
+        method: &'static str,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<String, Error> {
+        let found = self.members.iter().find(|known| known.place.name == member);
+        let found = found.ok_or_else(|| Error::State(format!("no member is called {member}")))?;
+        patroni::ask(found.place.api_port, &self.passwords.api, method, path, body).await
+    }
+
     /// The cluster's folder.
     pub fn dir(&self) -> &Path {
         self.folder.path()

@@ -196,6 +196,23 @@ pub(super) async fn switchover(
     }
 }
 
+/// Asks a member's Patroni for something, logged in, and gives what it says.
+pub(super) async fn ask(
+    port: u16,
+    api: &Secret,
+    method: &'static str,
+    path: &str,
+    body: &Value,
+) -> Result<String, Error> {
+    let (login, body) = (Some((API_USER, api.reveal())), body.to_string());
+    let request = Request { method, port, path, login, body: &body, deadline: Duration::from_secs(90) };
+    let answer = request.send().await.map_err(Error::io(format!("Patroni's API on port {port}")))?;
+    match answer.status {
+        200 | 202 => Ok(answer.body),
+        status => Err(Error::Patroni { status, body: answer.body }),
+    }
+}
+
 async fn post(port: u16, api: &Secret, path: &str, body: &Value) -> Result<Answer, Error> {
     let login = Some((API_USER, api.reveal()));
     let body = body.to_string();
@@ -211,13 +228,5 @@ pub(super) async fn configure(
     options: &Options,
     loop_wait: Duration,
 ) -> Result<(), Error> {
-    let login = Some((API_USER, api.reveal()));
-    let body = dynamic(options, loop_wait).to_string();
-    let deadline = Duration::from_secs(10);
-    let request = Request { method: "PATCH", port: api_port, path: "/config", login, body: &body, deadline };
-    let answer = request.send().await.map_err(Error::io("Patroni's configuration"))?;
-    match answer.status {
-        200 => Ok(()),
-        status => Err(Error::Patroni { status, body: answer.body }),
-    }
+    ask(api_port, api, "PATCH", "/config", &dynamic(options, loop_wait)).await.map(drop)
 }
