@@ -280,8 +280,13 @@ fn try_start_with(source: Source, members: &Members) -> Result<Control, control:
         retry_buffer: 1,
         answer_buffer: 1,
     };
-    let failover =
-        Failover { hold: None, max_waiting: 1, max_waiting_bytes: 1, drain: Duration::from_secs(5) };
+    let failover = Failover {
+        hold: None,
+        max_waiting: 1,
+        max_waiting_bytes: 1,
+        fail_fast: Vec::new(),
+        drain: Duration::from_secs(5),
+    };
     control::start(&topology, &routing, &failover, members.clone())
 }
 

@@ -31,6 +31,8 @@ struct Failover {
     epoch_before: u64,
     epoch: u64,
     before: Told,
+    /// Sessions at its beginning.
+    sessions: usize,
     /// Counts up to the next one's beginning; none while it is the last.
     after: Option<Told>,
     first_write: Option<Instant>,
@@ -104,7 +106,7 @@ impl Record {
     }
 
     fn begin(&self, list: &mut VecDeque<Failover>, transition: &Transition, from: Option<String>) {
-        let told = self.shared.told();
+        let told = self.shared.told_anew();
         if let Some(last) = list.back_mut() {
             last.after = Some(told);
             last.first_write = self.first_write(last);
@@ -127,6 +129,7 @@ impl Record {
             epoch_before: transition.epoch.0,
             epoch: transition.epoch.0,
             before: told,
+            sessions: self.shared.cancels.len(),
             after: None,
             first_write: None,
         });
@@ -186,6 +189,9 @@ impl Failover {
                 "from_verified_to_first_write": ours,
             },
             "sessions": {
+                "there": self.sessions,
+                "kept": (self.sessions as u64).saturating_sub(after.ended - self.before.ended),
+                "longest_wait_ms": after.longest_wait_ms,
                 "waited": after.waited - self.before.waited,
                 "went_on": after.went_on - self.before.went_on,
                 "gave_up": after.gave_up - self.before.gave_up,

@@ -325,6 +325,7 @@ impl Session {
             tokio::time::timeout_at(deadline.into(), wait).await
         };
         self.worker.metrics.failover_wait_ended(waited.elapsed());
+        shared.told.waited_for(began.elapsed());
         attempt.tries = 0;
         match woken {
             Ok(woken) => Ok(match woken? {

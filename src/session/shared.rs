@@ -238,6 +238,11 @@ impl Shared {
         self.told.read()
     }
 
+    /// The same, when a failover begins: the longest wait is counted anew from here.
+    pub fn told_anew(&self) -> Told {
+        self.told.read_anew()
+    }
+
     /// All pools of all workers, as of their last sweeps.
     pub fn pools(&self) -> Vec<PoolRow> {
         self.pool_rows.iter().flat_map(|rows| rows.load().iter().cloned().collect::<Vec<_>>()).collect()
