@@ -80,8 +80,9 @@ fn benches(criterion: &mut Criterion) {
                     if fence != Fence::None {
                         fence.resolve(positions.reading(), EPOCH);
                     }
-                    let ready =
-                        |id| fence == Fence::None || fence.is_reached(positions.replayed_in(id, EPOCH));
+                    let ready = |member: &Member| {
+                        fence == Fence::None || fence.is_reached(positions.replayed_in(member.id, EPOCH))
+                    };
                     decide(black_box(&topology), black_box(&ask), &turn, ready, |id| u64::from(id.0 % 2))
                 });
             });

@@ -34,9 +34,13 @@ impl Turn {
 
     /// The next eligible member in turn, weights counting as so many places in the round.
     pub fn next(&self, members: &[Member], eligible: impl Fn(&Member) -> bool) -> Option<MemberId> {
-        let places: u64 = members.iter().filter(|m| eligible(m)).map(|m| u64::from(m.weight)).sum();
-        if places == 0 {
-            return None;
+        let (mut count, mut places, mut only) = (0, 0, None);
+        for member in members.iter().filter(|m| eligible(m)) {
+            (count, places, only) = (count + 1, places + u64::from(member.weight), Some(member.id));
+        }
+        // Who has no choice takes nobody's turn: else sessions that keep to their replica would push new ones to one side.
+        if count < 2 || places == 0 {
+            return only.filter(|_| places > 0);
         }
         let turn = self.last.get().wrapping_add(1);
         self.last.set(turn);

@@ -4,7 +4,7 @@
 //! position that was begun after that gives the LSN that a replica must have replayed. Until there is such a reading
 //! nobody knows, and reads go to the primary.
 
-use crate::topology::{Epoch, Lsn, Reading};
+use crate::topology::{Epoch, Lsn, Member, MemberId, Reading};
 
 /// A session's fence. Time is counted in nanoseconds from a base that the caller keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,6 +24,26 @@ pub enum Fence {
         /// The epoch whose WAL that is.
         epoch: Epoch,
     },
+}
+
+/// What a session has read last, and where: its next read may show no less (monotonic reads).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// The member that answered.
+    pub member: MemberId,
+    /// That member's generation: restarted, it may stand before what it had shown.
+    pub generation: u64,
+    /// [`Positions::mark`](crate::topology::Positions::mark) when the answer was there.
+    pub mark: u64,
+}
+
+impl Seen {
+    /// Whether `member` shows no less than was seen, having replayed `replayed`. `since` is a reading of the present primary that was
+    /// begun after the mark: nobody has shown more than it.
+    pub fn is_shown_by(&self, member: &Member, replayed: Lsn, since: Option<Reading>) -> bool {
+        (member.id, member.generation) == (self.member, self.generation)
+            || since.is_some_and(|reading| replayed >= reading.lsn)
+    }
 }
 
 impl Fence {

@@ -7,7 +7,7 @@ mod balance;
 mod fence;
 
 pub use balance::{Balance, Turn};
-pub use fence::Fence;
+pub use fence::{Fence, Seen};
 
 use crate::sql::{Class, Hint};
 use crate::topology::{Member, MemberId, Topology};
@@ -73,7 +73,7 @@ pub fn decide(
     topology: &Topology,
     ask: &Ask,
     turn: &Turn,
-    replayed: impl Fn(MemberId) -> bool,
+    replayed: impl Fn(&Member) -> bool,
     load: impl Fn(MemberId) -> u64,
 ) -> Target {
     if ask.hint == Some(Hint::Primary) {
@@ -88,7 +88,7 @@ pub fn decide(
         return Target::Primary(Reason::NotSplit);
     }
     let eligible = |member: &Member| member.serves_reads && member.weight > 0;
-    let ready = |member: &Member| eligible(member) && replayed(member.id);
+    let ready = |member: &Member| eligible(member) && replayed(member);
     let chosen = match ask.balance {
         Balance::InTurn => turn.next(&topology.members, ready),
         Balance::Least => turn.least(&topology.members, ready, load),

@@ -66,6 +66,31 @@ fn reads_alternate_and_writes_stay() {
 }
 
 #[test]
+fn who_has_no_choice_takes_no_turn() {
+    let topology = topology(vec![member(0, false, 1), member(1, true, 1), member(2, true, 1)]);
+    let turn = Turn::default();
+    let first = decide(&topology, &READ, &turn, |_| true, |_| 0);
+    for _ in 0..3 {
+        let only = decide(&topology, &READ, &turn, |member| member.id == MemberId(1), |_| 0);
+        assert_eq!(only, Target::Replica(MemberId(1)));
+    }
+    assert_ne!(decide(&topology, &READ, &turn, |_| true, |_| 0), first);
+}
+
+#[test]
+fn what_was_seen_is_shown_again() {
+    let (one, other) = (member(1, true, 1), member(2, true, 1));
+    let seen = Seen { member: one.id, generation: one.generation, mark: 7 };
+    assert!(seen.is_shown_by(&one, Lsn(0), None), "a member's replay never goes back");
+    assert!(!seen.is_shown_by(&other, Lsn(u64::MAX), None), "nobody knows what was seen");
+    let since = Reading { begun: 1, lsn: Lsn(100), insert: Lsn(100), epoch: Epoch(1) };
+    assert!(!seen.is_shown_by(&other, Lsn(99), Some(since)));
+    assert!(seen.is_shown_by(&other, Lsn(100), Some(since)));
+    let restarted = Member { generation: one.generation + 1, ..one };
+    assert!(!seen.is_shown_by(&restarted, Lsn(99), Some(since)), "it may stand before what it showed");
+}
+
+#[test]
 fn weights_are_places_in_the_round() {
     let topology = topology(vec![member(1, true, 3), member(2, true, 1), member(3, true, 0)]);
     let turn = Turn::default();

@@ -126,6 +126,7 @@ impl Session {
             tx: Tx::Idle,
             pins: super::Pins::default(),
             fence: crate::routing::Fence::default(),
+            seen: None,
             open_batch: false,
             skipping: false,
             stray: 0,

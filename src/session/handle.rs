@@ -125,6 +125,12 @@ impl Handle {
         self.standing.set(Standing::Good);
     }
 
+    /// The backend that the session holds.
+    #[inline]
+    pub(super) fn held(&self) -> Option<Held> {
+        self.held.get()
+    }
+
     /// How it stands with the backend that the session holds.
     #[inline]
     pub(super) fn standing(&self) -> Standing {

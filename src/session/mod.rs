@@ -62,7 +62,7 @@ use crate::client::{CancelEntry, RoleGuard};
 use crate::metrics::Reroute;
 use crate::net::Stream;
 use crate::pool::{Pool, Waiter};
-use crate::routing::Fence;
+use crate::routing::{Fence, Seen};
 use crate::sql::{Class, Learnt, Lexing, Verdict};
 use crate::topology::MemberId;
 use crate::wire::build::{self, Severity};
@@ -135,6 +135,8 @@ pub(crate) struct Session {
     tx: Tx,
     pins: Pins,
     fence: Fence,
+    /// What was read last, and where.
+    seen: Option<Seen>,
     /// Messages were sent that no Sync has ended.
     open_batch: bool,
     /// Everything up to the next Sync is dropped: an error was given.

@@ -18,7 +18,7 @@ use super::{Session, Worker};
 use crate::backend::{Parameters, Settings};
 use crate::client::{CancelEntry, RoleGuard};
 use crate::net::Stream;
-use crate::routing::Fence;
+use crate::routing::{Fence, Seen};
 use crate::sql::{Lexing, Verdict};
 use crate::wire::parts::Parse;
 use crate::wire::{Frames, HEADER_LEN};
@@ -37,6 +37,7 @@ pub struct Moving {
     /// The Parse of the unnamed statement; empty if there is none.
     unnamed: Vec<u8>,
     fence: Fence,
+    seen: Option<Seen>,
     last: Option<(u16, Verdict, Option<&'static str>)>,
     cancel: Option<CancelEntry>,
     role: RoleGuard,
@@ -92,6 +93,7 @@ impl Session {
             names: self.names.all(),
             unnamed: if self.unnamed.token == 0 { Vec::new() } else { self.unnamed.frame },
             fence: self.fence,
+            seen: self.seen,
             last: self.last.map(|last| (last.member, Verdict::clone(&last.verdict), last.because)),
             cancel: self.cancel,
             role: self.role,
@@ -114,6 +116,7 @@ impl Moving {
         handle.set_standby(worker.topology().is_standby());
         session.lexing = self.lexing;
         session.fence = self.fence;
+        session.seen = self.seen;
         session.cancel = self.cancel;
         session.last =
             self.last.map(|(member, verdict, because)| Last { member, verdict: Rc::new(verdict), because });

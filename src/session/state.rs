@@ -12,7 +12,9 @@ use super::wishes::Last;
 use crate::backend::Settings;
 use crate::config::Reads;
 use crate::metrics::{self, Slot};
+use crate::routing::Seen;
 use crate::sql::{Class, Effects, Learnt, SettingChange, TransactionModes, TransactionVerb, Verdict};
+use crate::topology::MemberId;
 use crate::wire::TxStatus;
 
 /// The session's transaction, as the client sees it.
@@ -200,6 +202,9 @@ impl Session {
             self.note_write();
         }
         self.learn(run, summary);
+        if summary.runs > 0 && summary.class != Class::Session {
+            self.note_seen();
+        }
         self.open_batch = !run.ready;
         if run.ready {
             self.skipping = false;
@@ -209,6 +214,14 @@ impl Session {
         }
         debug_assert!(run.ready || matches!(end, End::Flush | End::Full | End::Sync));
         self.release_if_free();
+    }
+
+    /// Notes where the session has read, so that a later read shows no less.
+    fn note_seen(&mut self) {
+        if let Some(held) = self.handle.held() {
+            let mark = self.worker.shared.positions.mark();
+            self.seen = Some(Seen { member: MemberId(held.member), generation: held.generation, mark });
+        }
     }
 
     /// What a replica ran only reads. What looks like a read and ran on the primary may have written all the same (a view, a

@@ -9,7 +9,7 @@ use super::state::Tx;
 use crate::config::{Consistency, PoolMode, Reads};
 use crate::routing::{self, Ask, Fence, Target};
 use crate::sql::{Class, ConsistencyHint};
-use crate::topology::{Epoch, MemberId, Topology};
+use crate::topology::{Epoch, Member, Topology};
 
 impl Session {
     /// Chooses the batch's target.
@@ -21,8 +21,13 @@ impl Session {
             _ => attempt.begins,
         };
         let wishes = self.wishes();
-        let fence = self.fence_for(attempt.consistency.map(level).or(wishes.consistency), topology.epoch);
+        let wished = attempt.consistency.map(level).or(wishes.consistency);
+        let consistency = wished.unwrap_or(self.worker.shared.config.routing.consistency);
+        let fence = self.fence_for(consistency, topology.epoch);
         let shared = &self.worker.shared;
+        let seen = self.seen.filter(|_| consistency != Consistency::Eventual);
+        let since = seen.and_then(|seen| shared.positions.reading_begun_after(seen.mark));
+        let since = since.filter(|reading| reading.epoch == topology.epoch);
         let search = attempt.class == Class::VectorRead;
         let ask = Ask {
             class: if attempt.writes { Class::Write } else { attempt.class },
@@ -34,11 +39,13 @@ impl Session {
             balance: shared.loads.balance(search),
         };
         let turn = if search { &self.worker.searches } else { &self.worker.reads };
-        let ready = |id: MemberId| {
+        let ready = |member: &Member| {
+            let id = member.id;
+            let replayed = || shared.positions.replayed_in(id, topology.epoch);
             attempt.avoid & bit(id.0) == 0
                 && (!search || shared.loads.has_room_for_search(id))
-                && (fence == Fence::None
-                    || fence.is_reached(shared.positions.replayed_in(id, topology.epoch)))
+                && (fence == Fence::None || fence.is_reached(replayed()))
+                && seen.is_none_or(|seen| seen.is_shown_by(member, replayed(), since))
         };
         let target = routing::decide(topology, &ask, turn, ready, |id| shared.loads.of(id, search));
         self.because = match target {
@@ -65,10 +72,10 @@ impl Session {
     }
 
     /// What a replica must have replayed for a read at this consistency.
-    fn fence_for(&mut self, wished: Option<Consistency>, epoch: Epoch) -> Fence {
+    fn fence_for(&mut self, consistency: Consistency, epoch: Epoch) -> Fence {
         let shared = &self.worker.shared;
         let reading = || shared.positions.reading();
-        match wished.unwrap_or(shared.config.routing.consistency) {
+        match consistency {
             Consistency::Eventual => Fence::None,
             Consistency::Session => {
                 if self.fence != Fence::None {

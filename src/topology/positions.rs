@@ -32,11 +32,20 @@ pub struct Reading {
 /// The primary's position and each replica's.
 pub struct Positions {
     base: Instant,
-    reading: ArcSwapOption<Reading>,
+    reading: ArcSwapOption<Numbered>,
+    /// The number of the newest reading, given just before that can be seen.
+    number: AtomicU64,
     replicas: Box<[Replica]>,
     epoch: AtomicU64,
     wanted_until: AtomicU64,
     wake: Box<dyn Fn() + Send + Sync>,
+}
+
+/// A reading and its number. The first of an epoch has the number of the last of the epoch before.
+#[derive(Debug, Clone, Copy)]
+struct Numbered {
+    reading: Reading,
+    number: u64,
 }
 
 /// `lsn` holds for `epoch` only.
@@ -57,6 +66,7 @@ impl Positions {
         Self {
             base,
             reading: ArcSwapOption::empty(),
+            number: AtomicU64::new(0),
             replicas: (0..SLOTS).map(|_| Replica::default()).collect(),
             epoch: AtomicU64::new(0),
             wanted_until: AtomicU64::new(0),
@@ -95,7 +105,21 @@ impl Positions {
 
     /// The newest reading of the primary. It may be of an epoch that is over: compare before use.
     pub fn reading(&self) -> Option<Reading> {
-        self.reading.load().as_deref().copied()
+        self.reading.load().as_deref().map(|newest| newest.reading)
+    }
+
+    /// How many readings of the primary there have been, as a mark for [`Self::reading_begun_after`]: one atomic load, where the
+    /// clock would cost more.
+    #[inline]
+    pub fn mark(&self) -> u64 {
+        self.number.load(Ordering::SeqCst)
+    }
+
+    /// The newest reading, if it was begun after the mark was taken: an epoch's readings come one after the other, so that the
+    /// second one since then was begun when the first was there.
+    pub fn reading_begun_after(&self, mark: u64) -> Option<Reading> {
+        let newest = self.reading.load();
+        newest.as_deref().filter(|newest| newest.number >= mark + 2).map(|newest| newest.reading)
     }
 
     /// How far the member has replayed in the present epoch; 0 while it doesn't stream on that epoch's timeline.
@@ -119,11 +143,14 @@ impl Positions {
 
     /// A monitor's reading of the primary. One that is older than what is there changes nothing.
     pub fn publish_primary(&self, reading: Reading) {
-        self.reading.rcu(|current| match current {
-            Some(current) if (current.epoch, current.begun) >= (reading.epoch, reading.begun) => {
-                Some(current.clone())
+        self.reading.rcu(|current| {
+            let Some(known) = current else { return Some(Numbered { reading, number: 0 }.into()) };
+            if (known.reading.epoch, known.reading.begun) >= (reading.epoch, reading.begun) {
+                return Some(known.clone());
             }
-            _ => Some(reading.into()),
+            let number = known.number + u64::from(known.reading.epoch == reading.epoch);
+            self.number.fetch_max(number, Ordering::SeqCst);
+            Some(Numbered { reading, number }.into())
         });
     }
 
@@ -191,6 +218,26 @@ mod tests {
         positions.publish_primary(reading(2, 20, 90));
         positions.publish_primary(reading(1, 30, 500));
         assert_eq!(positions.reading(), Some(reading(2, 20, 90)));
+    }
+
+    #[test]
+    fn the_second_reading_since_a_mark_was_begun_after_it() {
+        let positions = Positions::new(Instant::now());
+        let mark = positions.mark();
+        assert_eq!(positions.reading_begun_after(mark), None);
+        positions.publish_primary(reading(1, 10, 100));
+        positions.publish_primary(reading(1, 20, 100));
+        assert_eq!(positions.reading_begun_after(mark), None, "it may have been under way");
+        positions.publish_primary(reading(1, 30, 110));
+        assert_eq!(positions.reading_begun_after(mark), Some(reading(1, 30, 110)));
+        let mark = positions.mark();
+        positions.publish_primary(reading(1, 40, 120));
+        positions.publish_primary(reading(1, 35, 0));
+        // Another member's readings begin: the first of them may have been under way as well.
+        positions.publish_primary(reading(2, 45, 100));
+        assert_eq!(positions.reading_begun_after(mark), None);
+        positions.publish_primary(reading(2, 50, 105));
+        assert_eq!(positions.reading_begun_after(mark), Some(reading(2, 50, 105)));
     }
 
     #[test]

@@ -127,7 +127,12 @@ impl Stage {
                 self.let_it_tell(planned, member).await;
                 kill(How::Heal).await;
             }
-            Fault::Switchover => drop(cluster.switchover(None).await.expect("a switchover")),
+            Fault::Switchover => {
+                if let Err(error) = cluster.switchover(None).await {
+                    self.keep_logs().await;
+                    panic!("a switchover: {error}; see {}", self.folder.display());
+                }
+            }
             Fault::EtcdDown => {
                 cluster.stop_etcd().await.expect("etcd's end");
                 tokio::time::sleep(Duration::from_millis(planned.outage_ms)).await;

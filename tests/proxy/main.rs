@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod consistency;
 mod copies;
 mod failover;
 mod hostile;
