@@ -59,6 +59,12 @@ pub struct Routing {
     pub max_lag: Duration,
     /// `max_lag_bytes`: the same in WAL bytes; default 16 MiB.
     pub max_lag_bytes: u64,
+    /// `eject_after`: so many errors of a replica's within 10 s take it out for a while; default 10, 0 for never.
+    pub eject_after: u32,
+    /// `eject_time`: for how long, doubled each next time; default 10 s.
+    pub eject_time: Duration,
+    /// `slow_start`: how long a replica that serves again has less than its weight; default 10 s.
+    pub slow_start: Duration,
     /// `read_only_functions`: VOLATILE functions that may run on a replica.
     pub read_only_functions: Vec<String>,
     /// `primary_functions`: functions that must run on the primary.
@@ -98,6 +104,9 @@ impl Routing {
             fence_wait: section.duration("fence_wait", Duration::ZERO, Duration::ZERO..=MINUTE)?,
             max_lag: section.duration("max_lag", MINUTE / 6, MILLISECOND..=24 * 60 * MINUTE)?,
             max_lag_bytes: section.size("max_lag_bytes", 16 << 20, 0..=1 << 50)?,
+            eject_after: section.number("eject_after", 10, 0..=1_000_000)?,
+            eject_time: section.duration("eject_time", MINUTE / 6, MINUTE / 60..=60 * MINUTE)?,
+            slow_start: section.duration("slow_start", MINUTE / 6, Duration::ZERO..=60 * MINUTE)?,
             read_only_functions: section.texts("read_only_functions", &[])?,
             primary_functions: section.texts("primary_functions", &[])?,
             class_cache: section.number("class_cache", 10_000, 0..=10_000_000)?,

@@ -66,8 +66,7 @@ impl<C: Connect> Driver<C> {
                 // Suspicions and ticks must not wait behind a stream of checks.
                 biased;
                 Some(member) = self.suspected.recv() => {
-                    self.machine.handle_suspect(member, Instant::now());
-                    None
+                    self.machine.handle_suspect(member, Instant::now())
                 }
                 _ = tick.tick() => self.machine.handle_tick(Instant::now()),
                 Some(event) = self.inbox.recv() => self.take(event),
@@ -155,6 +154,9 @@ fn log(transition: &Transition, topology: &Topology) {
         What::Holding(reason) => tracing::warn!(epoch, ?reason, "new writes wait"),
         What::Fenced(member) => {
             tracing::warn!(epoch, member = name(member), "the member's connections are given up");
+        }
+        What::Ejected { member, time } => {
+            tracing::warn!(epoch, member = name(member), ?time, "the member fails sessions: no reads there");
         }
         What::MemberGone(member) => tracing::warn!(epoch, member = name(member), "the member's key is gone"),
         What::MemberSeen(member) => tracing::info!(epoch, member = name(member), "the member's key is there"),

@@ -110,6 +110,9 @@ fn settings(topology: &TopologyConfig, routing: &Routing, failover: &Failover) -
         hold: failover.hold,
         max_lag: routing.max_lag,
         max_lag_bytes: routing.max_lag_bytes,
+        eject_after: routing.eject_after,
+        eject_time: routing.eject_time,
+        slow_start: routing.slow_start,
         weights: routing.weights.clone(),
     }
 }

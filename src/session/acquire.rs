@@ -21,7 +21,7 @@ use crate::backend::Backend;
 use crate::pool::{AcquireError, Pool};
 use crate::routing::{Reason, Target};
 use crate::sql::{Class, ConsistencyHint, Effects, Hint};
-use crate::topology::{Member, Topology};
+use crate::topology::{Member, MemberId, Topology};
 use crate::wire::build::{self, Severity};
 use crate::wire::{SqlState, TxStatus};
 
@@ -414,6 +414,7 @@ impl Session {
             Ok(backend) => Ok(Some(backend)),
             Err(AcquireError::Moved) => Ok(None),
             Err(AcquireError::Unreachable(_)) => {
+                (self.worker.shared.suspect)(MemberId(pool.member()));
                 attempt.avoid |= bit(pool.member());
                 attempt.tries += 1;
                 Ok(None)

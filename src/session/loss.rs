@@ -232,6 +232,14 @@ pub(super) const LOST_TRANSACTION: &str = "the primary was lost; retry the trans
 const UNKNOWN: &str = "the primary was lost before it answered; the outcome is unknown";
 
 impl Loss {
+    /// Whether it is a sign of trouble with the member that nobody else has seen.
+    pub(super) fn is_the_members(&self) -> bool {
+        match self {
+            Self::Closed | Self::Fatal(..) | Self::OutOfStep(_) => true,
+            Self::Fenced | Self::Silent | Self::Drained | Self::Setup(..) => false,
+        }
+    }
+
     /// What happened, for the error's detail and the log.
     pub(super) fn detail(&self) -> String {
         match self {

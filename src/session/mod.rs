@@ -337,7 +337,9 @@ impl Session {
                 Outcome::ClientGone => return Err(Ended::Client),
                 Outcome::Killed => return Err(self.ended_by_administrator()),
                 Outcome::Lost(loss) => {
-                    self.suspect();
+                    if loss.is_the_members() {
+                        self.suspect();
+                    }
                     if self.on_loss(&loss, &run, end, summary)? == loss::Next::Answered {
                         return Ok(());
                     }

@@ -6,6 +6,7 @@
 //! The leader key alone never makes a primary, a live check alone never does, both together do. A deleted key holds new
 //! writes and touches nothing else; another member's name in it fences the old one and begins another epoch.
 
+mod ejection;
 mod node;
 mod reads;
 mod record;
@@ -47,6 +48,12 @@ pub struct Settings {
     pub max_lag: Duration,
     /// `routing.max_lag_bytes`
     pub max_lag_bytes: u64,
+    /// `routing.eject_after`: so many errors of a replica's within ten seconds take it out; 0: none do.
+    pub eject_after: u32,
+    /// `routing.eject_time`: for so long, and twice as long each next time.
+    pub eject_time: Duration,
+    /// `routing.slow_start`: how long a replica that serves again is given less than its weight.
+    pub slow_start: Duration,
     /// `routing.weights` by member name; 1 for those not named.
     pub weights: BTreeMap<String, u32>,
 }
@@ -278,11 +285,17 @@ impl Machine {
         self.settle(now)
     }
 
-    /// A session saw this member's connection end, or was refused by it: it is checked often for the next two seconds.
-    pub fn handle_suspect(&mut self, id: MemberId, now: Instant) {
-        if let Some(node) = self.nodes.get_mut(usize::from(id.0)) {
-            node.suspected_until = Some(now + Duration::from_secs(2));
+    /// A session saw this member's connection end, or was refused by it: it is checked often for the next two seconds, and a replica
+    /// of which sessions say so too often is taken out for a while.
+    pub fn handle_suspect(&mut self, id: MemberId, now: Instant) -> Option<Arc<Topology>> {
+        let node = self.nodes.get_mut(usize::from(id.0))?;
+        node.suspected_until = Some(now + Duration::from_secs(2));
+        if self.rule == Rule::Serving(id) || !node.answers() {
+            return None;
         }
+        let out = node.errors.another(self.settings.eject_after, self.settings.eject_time, now)?;
+        self.record.push(now, self.reign.epoch, What::Ejected { member: id, time: out });
+        self.settle(now)
     }
 
     /// Which members to check, and how often.
@@ -449,9 +462,12 @@ impl Machine {
         }
         if last.is_some_and(|last| last.postmaster_start != check.postmaster_start) {
             node.distrust();
+            node.errors.forget();
             self.record.push(now, epoch, What::Restarted(id));
         }
         if node.failed.take().is_some() || node.check.is_none() {
+            // Down is not flapping: what sessions lost by it is told by its checks.
+            node.errors.forget();
             self.record.push(now, epoch, What::Answers(id));
         }
         if let Found::Standby { replayed, received_tli, streaming, replay_age } = check.found {

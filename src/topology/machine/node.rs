@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::ejection::Errors;
 use crate::topology::patroni::MemberKey;
 use crate::topology::{Check, CheckFailure, Epoch, Found, MemberId};
 
@@ -28,6 +29,10 @@ pub(super) struct Node {
     pub(super) barred: Option<Epoch>,
     pub(super) lag: Option<Duration>,
     pub(super) lag_bytes: Option<u64>,
+    /// What sessions said of it.
+    pub(super) errors: Errors,
+    /// Since when it serves reads.
+    pub(super) reads_since: Option<Instant>,
     /// A session saw trouble: checked often until then.
     pub(super) suspected_until: Option<Instant>,
 }
@@ -69,6 +74,8 @@ impl Node {
             barred: None,
             lag: None,
             lag_bytes: None,
+            errors: Errors::default(),
+            reads_since: None,
             suspected_until: None,
         }
     }

@@ -35,6 +35,9 @@ impl Machine {
         if key.no_load_balance {
             return Err("its tag noloadbalance is set");
         }
+        if node.errors.ejected(now) {
+            return Err("was taken out for a while, for errors that sessions had with it");
+        }
         if self.weight(node) == 0 {
             return Err("its weight is 0");
         }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::topology::{Epoch, Failure, HoldReason, MemberId};
 
@@ -74,6 +74,13 @@ pub enum What {
     Holding(HoldReason),
     /// Connections to this member from before are not used any more.
     Fenced(MemberId),
+    /// A replica failed sessions too often: it serves no reads for this time.
+    Ejected {
+        /// The member.
+        member: MemberId,
+        /// How long.
+        time: Duration,
+    },
     /// A member's key is gone.
     MemberGone(MemberId),
     /// A member's key is there.

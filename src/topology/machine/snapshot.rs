@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::ejection::{STEPS, steps};
 use super::node::Node;
 use super::{Machine, Settings};
 use crate::topology::{Epoch, Found, HoldReason, Member, MemberId, Rule, Topology};
@@ -27,6 +28,7 @@ pub(super) fn empty(rule: Rule, settings: &Settings) -> Topology {
 impl Machine {
     /// Makes a new snapshot if there is anything new to say.
     pub(super) fn publish(&mut self, now: Instant) -> Option<Arc<Topology>> {
+        self.note_who_reads(now);
         let mut next = self.snapshot(now);
         let old = &self.published;
         let same_members = same_but_lag(&next.members, &old.members);
@@ -43,6 +45,28 @@ impl Machine {
         self.published = Arc::new(next);
         self.published_at = now;
         Some(self.published.clone())
+    }
+
+    fn note_who_reads(&mut self, now: Instant) {
+        let reads: Vec<_> = self.nodes.iter().map(|node| self.reads(node, now).is_ok()).collect();
+        for (node, reads) in self.nodes.iter_mut().zip(reads) {
+            node.reads_since = if reads { node.reads_since.or(Some(now)) } else { None };
+        }
+    }
+
+    /// Its weight for the balance: while another one has only begun to serve, all are counted in steps of theirs.
+    fn weight_now(&self, node: &Node, now: Instant) -> u32 {
+        let steps_of = |node: &Node| {
+            let since = node.reads_since?;
+            Some(steps(now.saturating_duration_since(since), self.settings.slow_start))
+        };
+        let all: Vec<u32> = self.nodes.iter().filter_map(steps_of).collect();
+        let mine = steps_of(node).unwrap_or(STEPS);
+        // Where all have begun at once there is nobody to be spared.
+        if all.iter().all(|steps| *steps == all[0]) {
+            return self.weight(node);
+        }
+        self.weight(node).saturating_mul(mine)
     }
 
     fn snapshot(&self, now: Instant) -> Topology {
@@ -88,7 +112,7 @@ impl Machine {
             serves_reads: reads.is_ok(),
             answers: node.answers() && !self.stale(node, now),
             why_not: reads.err(),
-            weight: self.weight(node),
+            weight: self.weight_now(node, now),
             lag_bytes: node.lag_bytes,
             lag: node.lag,
             timeline: node.timeline().or(key.timeline),

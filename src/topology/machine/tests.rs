@@ -18,6 +18,9 @@ fn settings() -> Settings {
         hold: None,
         max_lag: Duration::from_secs(10),
         max_lag_bytes: 16 << 20,
+        eject_after: 5,
+        eject_time: Duration::from_secs(10),
+        slow_start: Duration::ZERO,
         weights: BTreeMap::new(),
     }
 }
@@ -711,6 +714,62 @@ fn what_takes_a_replica_out() {
     sim.wait(5100);
     assert_eq!(sim.reason(), HoldReason::NotWritable, "a monitor that is stuck proves nothing");
     assert_eq!(sim.member(B).why_not, Some("doesn't answer its check"));
+}
+
+#[test]
+fn a_replica_that_fails_sessions_is_out_for_a_while() {
+    let mut sim = Sim::serving();
+    let id = sim.member(B).id;
+    let suspect = |sim: &mut Sim, times: usize| {
+        for _ in 0..times {
+            let _topology = sim.machine.handle_suspect(id, sim.now);
+        }
+    };
+    suspect(&mut sim, 4);
+    sim.live(11);
+    suspect(&mut sim, 4);
+    assert_eq!(sim.readable(), [B, C], "never five within ten seconds");
+    suspect(&mut sim, 1);
+    assert_eq!(sim.readable(), [C]);
+    assert!(sim.happened(&What::Ejected { member: id, time: Duration::from_secs(10) }));
+    sim.live(11);
+    assert_eq!(sim.readable(), [B, C]);
+    suspect(&mut sim, 5);
+    sim.live(11);
+    assert_eq!(sim.readable(), [C], "twice as long the second time");
+    sim.live(10);
+    assert_eq!(sim.readable(), [B, C]);
+    // One that is down is told by its checks, and serves at once when it is back.
+    suspect(&mut sim, 4);
+    sim.servers[B].up = false;
+    sim.check_all();
+    suspect(&mut sim, 9);
+    sim.servers[B] = Server { up: true, started: 2, ..sim.servers[B].clone() };
+    sim.check_all();
+    assert_eq!(sim.readable(), [B, C]);
+    let primary = sim.member(A).id;
+    for _ in 0..9 {
+        assert_eq!(sim.machine.handle_suspect(primary, sim.now), None, "there is nobody in its place");
+    }
+}
+
+#[test]
+fn a_replica_that_comes_back_starts_slowly() {
+    let mut sim = Sim::serving_with(Settings { slow_start: Duration::from_secs(10), ..settings() });
+    let weights = |sim: &Sim| [B, C].map(|n| sim.member(n).weight);
+    sim.live(1);
+    assert_eq!(weights(&sim), [1, 1], "both began at once");
+    sim.live(20);
+    sim.servers[B].up = false;
+    sim.check_all();
+    sim.live(3);
+    sim.servers[B].up = true;
+    sim.check_all();
+    assert_eq!(weights(&sim), [1, 10]);
+    sim.live(5);
+    assert_eq!(weights(&sim), [5, 10]);
+    sim.live(6);
+    assert_eq!(weights(&sim), [1, 1]);
 }
 
 #[test]
