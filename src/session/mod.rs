@@ -40,6 +40,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 pub use greeting::serve;
 pub use moving::Moving;
@@ -59,7 +60,7 @@ use self::translate::Unnamed;
 use self::worker::Pools;
 use crate::backend::{Backend, Parameters, Settings};
 use crate::client::{CancelEntry, RoleGuard};
-use crate::metrics::Reroute;
+use crate::metrics::{Reroute, Slot};
 use crate::net::Stream;
 use crate::pool::{Pool, Waiter};
 use crate::routing::{Fence, Seen};
@@ -319,6 +320,7 @@ impl Session {
             }
             let mut run = Run::new(self, summary, &attempt);
             let search = summary.class == Class::VectorRead;
+            let began = search.then(Instant::now);
             match self.send_and_relay(bytes, items, search, &mut run).await {
                 Outcome::Settled => match run.rerun.take() {
                     Some(why) => {
@@ -330,6 +332,10 @@ impl Session {
                         self.before_rerun(why, &mut attempt).await?;
                     }
                     None => {
+                        if let (Some(began), Some(lease)) = (began, &self.lease) {
+                            let slot = Slot::member(lease.backend.member);
+                            self.worker.metrics.search(slot, began.elapsed());
+                        }
                         self.settle(&run, end, summary);
                         return Ok(());
                     }

@@ -54,6 +54,10 @@ fn reads_and_searches_are_spread_and_writes_reach_the_leader() {
         .map(|member| of(&format!("member=\"{}\",class=\"vector\"", member.name)))
         .collect();
     assert_eq!(replicas.iter().sum::<f64>(), 100.0, "{}", proxy.get("/metrics"));
+    let timed =
+        |member: &str| proxy.metric("pgha_vector_search_seconds_count", &format!("member=\"{member}\""));
+    let timed: f64 = world.status.replicas().map(|member| timed(&member.name)).sum();
+    assert_eq!(timed, 100.0, "each search is timed");
     proxy.assert_healthy();
 }
 
