@@ -112,7 +112,8 @@ impl Session {
             lexing: Lexing::default(),
             names: super::Names::default(),
             unnamed: super::Unnamed::default(),
-            unnamed_verdict: None,
+            unnamed_known: None,
+            changed_catalog: false,
             portals: VecDeque::new(),
             tx: Tx::Idle,
             pins: super::Pins::default(),
@@ -148,6 +149,7 @@ impl Session {
             Some(parameters) => parameters,
             None => {
                 let parameters = self.ask_for_parameters(login).await?;
+                self.pools.identity.catalog.want();
                 self.worker.shared.keep_greeting(login.key.clone(), Arc::clone(&parameters), now);
                 parameters
             }

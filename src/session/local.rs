@@ -146,7 +146,7 @@ impl Session {
 }
 
 /// The SQL of a Query, or of the statement that a message is about.
-fn text<'a>(bytes: &'a [u8], item: &'a Item) -> Option<&'a [u8]> {
+pub(super) fn text<'a>(bytes: &'a [u8], item: &'a Item) -> Option<&'a [u8]> {
     match bytes[item.start] {
         frontend::QUERY => item.body(bytes).strip_suffix(b"\0"),
         frontend::PARSE => crate::wire::parts::Parse::read(item.body(bytes)).map(|parse| parse.sql),
