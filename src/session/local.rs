@@ -23,6 +23,11 @@ impl Session {
         end: End,
         summary: &Summary,
     ) -> bool {
+        if summary.only.as_ref().is_some_and(|only| only.explain_route.is_some())
+            && self.explain_route(bytes, items, end, summary)
+        {
+            return true;
+        }
         if self.lease.is_some() {
             return false;
         }
@@ -132,9 +137,7 @@ impl Session {
                 frontend::CLOSE => build::empty(out, backend::CLOSE_COMPLETE),
                 frontend::DESCRIBE => {
                     if let Some(Named::Statement(_)) = Named::read(item.body(bytes)) {
-                        build::frame(out, backend::PARAMETER_DESCRIPTION, |out| {
-                            out.extend_from_slice(&[0, 0]);
-                        });
+                        build::parameter_description(out, &[]);
                     }
                     build::empty(out, backend::NO_DATA);
                 }

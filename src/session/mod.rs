@@ -12,6 +12,7 @@ mod batch;
 mod catalog;
 mod copying;
 mod events;
+mod explain;
 mod greeting;
 mod handle;
 mod holding;
