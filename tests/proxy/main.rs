@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod catalog;
 mod copies;
 mod failover;
 mod hostile;
