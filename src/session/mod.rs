@@ -312,8 +312,10 @@ impl Session {
             match self.send_and_relay(bytes, items, search, &mut run).await {
                 Outcome::Settled => match run.rerun.take() {
                     Some(why) => {
-                        if why == run::Rerun::Writes {
-                            self.learn_refusal(bytes, items, summary);
+                        match why {
+                            run::Rerun::Writes => self.learn_refusal(bytes, items, &run),
+                            run::Rerun::Behind => self.doubt_parses(&run),
+                            _ => {}
                         }
                         self.before_rerun(why, &mut attempt).await?;
                     }

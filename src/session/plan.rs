@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::batch::{Item, Summary};
+use super::run::Run;
 use super::statements::{Classed, Statement};
 use super::{Ended, Session, local};
 use crate::sql::{Class, Functions, Learnt, Lexing, Verdict};
@@ -175,16 +176,34 @@ impl Session {
         self.unnamed_known.as_ref().map(|known| Rc::clone(&known.verdict))
     }
 
-    /// A replica refused a batch as a write: the statement, and all like it, go to the primary from here on. Which one of several
-    /// it was isn't known.
-    pub(super) fn learn_refusal(&self, bytes: &[u8], items: &[Item], summary: &Summary) {
-        let Some(only) = &summary.only else { return };
-        only.learnt.set(Learnt::Writes);
-        let unnamed = || self.unnamed.parse().filter(|_| items.iter().any(|item| item.unnamed != 0));
-        let text = items.iter().find_map(|item| local::text(bytes, item));
-        if let Some(text) = text.or_else(|| unnamed().map(|parse| parse.sql)) {
+    /// A replica refused a statement of a batch as a write: it, and all like it, go to the primary from here on.
+    pub(super) fn learn_refusal(&self, bytes: &[u8], items: &[Item], run: &Run) {
+        let mut runs = items
+            .iter()
+            .enumerate()
+            .filter(|(_, item)| matches!(bytes[item.start], tag::QUERY | tag::FUNCTION_CALL | tag::EXECUTE));
+        // A Query is alone in its batch, however many statements of it completed.
+        let refused = if items.len() == 1 { runs.next() } else { runs.nth(run.completed) };
+        let Some((at, refused)) = refused else { return };
+        if let Some(verdict) = &refused.verdict {
+            verdict.learnt.set(Learnt::Writes);
+        }
+        if let Some(text) = self.text_behind(bytes, &items[..=at]) {
             self.pools.identity.catalog.learn(text, self.lexing);
         }
+    }
+
+    /// The SQL of the last message: a Query's own, or that of the statement which was bound last before it.
+    fn text_behind<'a>(&'a self, bytes: &'a [u8], items: &'a [Item]) -> Option<&'a [u8]> {
+        let last = items.last().filter(|last| bytes[last.start] == tag::QUERY);
+        let item = last.or_else(|| items.iter().rev().find(|item| bytes[item.start] == tag::BIND))?;
+        let parse = || {
+            items.iter().rev().find(|parse| bytes[parse.start] == tag::PARSE && parse.unnamed == item.unnamed)
+        };
+        let kept = || self.unnamed.parse().filter(|_| item.unnamed == self.unnamed.token);
+        local::text(bytes, item)
+            .or_else(|| parse().and_then(|parse| local::text(bytes, parse)))
+            .or_else(|| kept().map(|parse| parse.sql))
     }
 
     fn note_portal(&mut self, portal: &[u8], verdict: Rc<Verdict>) {

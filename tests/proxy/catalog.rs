@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio_postgres::Client;
 
+use crate::support::raw::{Raw, frame};
 use crate::support::{
     PATIENCE, Proxy, World, application, block_on, connect, connect_as, direct, leader, one, told,
 };
@@ -192,6 +193,46 @@ fn what_a_replica_refuses_is_learnt_with_all_that_is_like_it() {
         assert_eq!(one(&fresh, "SELECT lies(9)").await, "100");
         let last = last(&fresh).await;
         assert!(is_replica(world, &last), "{last}");
+        proxy.assert_healthy();
+    });
+}
+
+#[test]
+fn of_many_statements_before_one_sync_the_refused_one_is_learnt() {
+    let world = World::shared();
+    block_on(async {
+        let (proxy, client) = alone(world).await;
+        client
+            .batch_execute(
+                "CREATE SEQUENCE synced_numbers;
+                 CREATE FUNCTION synced() RETURNS bigint LANGUAGE plpgsql STABLE AS
+                     $$ DECLARE n bigint; BEGIN EXECUTE 'SELECT next' || 'val(''synced_numbers'')' INTO n; RETURN n; END $$",
+            )
+            .await
+            .unwrap();
+        routed(&client, "SELECT synced()", "replica").await;
+        world.replicas_catch_up().await;
+        let app = &world.status.app;
+        let mut raw = Raw::log_in(proxy.port, app, app, world.status.app_password.reveal());
+        let statement = |sql: &str| {
+            let parse = frame(b'P', &[b"\0", sql.as_bytes(), b"\0\0\0"].concat());
+            [parse, frame(b'B', b"\0\0\0\0\0\0\0\0"), frame(b'E', b"\0\0\0\0\0")].concat()
+        };
+        let reroutes = || proxy.metric("pgha_reroutes_total", "read_only").to_string();
+        for round in 1..=2 {
+            let texts = ["SELECT 1", "SELECT 'x', synced()", "SELECT 'last'"];
+            raw.send(&[texts.map(statement).concat(), frame(b'S', b"")].concat());
+            let answers = raw.until_ready();
+            let tags: String = answers.iter().map(|(tag, _)| char::from(*tag)).collect();
+            let words = answers.iter().map(|(_, body)| String::from_utf8_lossy(body));
+            assert_eq!(tags, "12DC12DC12DCZ", "round {round}: {:?}", words.collect::<Vec<_>>());
+            assert_eq!(reroutes(), "1", "round {round}");
+        }
+        let learnt = routes(&proxy)["learnt"].clone();
+        let texts: Vec<_> =
+            learnt.as_array().expect("an array").iter().map(|one| &one["statement"]).collect();
+        assert_eq!(texts, ["select ? , synced ( )"]);
+        assert_eq!(one(&client, "SELECT nextval('synced_numbers')").await, "3", "none ran twice");
         proxy.assert_healthy();
     });
 }
