@@ -115,6 +115,8 @@ impl Reader {
                 Outcome::Overtaken => Duration::ZERO,
                 Outcome::Failed => self.retry,
                 Outcome::Gone => {
+                    // One of the same name would be another.
+                    self.catalog.changed();
                     self.catalog.unfollow();
                     return;
                 }

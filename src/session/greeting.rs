@@ -149,11 +149,11 @@ impl Session {
             Some(parameters) => parameters,
             None => {
                 let parameters = self.ask_for_parameters(login).await?;
-                self.pools.identity.catalog.want();
                 self.worker.shared.keep_greeting(login.key.clone(), Arc::clone(&parameters), now);
                 parameters
             }
         };
+        self.pools.identity.catalog.want();
         self.lexing = lexing(&parameters);
         self.reported = parameters;
         let mut out = self.worker.buffer();
