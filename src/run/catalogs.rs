@@ -32,8 +32,8 @@ const GAP: Duration = Duration::from_millis(200);
 /// A reading that took long is not begun again before so many times that has passed.
 const EASE: u32 = 10;
 
-/// The time after a failure, doubled each time up to the interval.
-const RETRY: Duration = Duration::from_millis(500);
+/// The least and the longest time after a failure, doubled each time.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
 /// What is read holds for so many intervals when it can't be read again.
 const HOLDS: u32 = 5;
@@ -69,7 +69,7 @@ pub(super) fn follow(sources: Sources, mut wanted: mpsc::Receiver<Arc<Catalog>>)
                 catalog,
                 epoch: None,
                 read: None,
-                retry: RETRY,
+                retry: RETRY.0,
             };
             tokio::spawn(async move {
                 reader.run().await;
@@ -122,8 +122,8 @@ impl Reader {
                 }
             };
             self.retry = match outcome {
-                Outcome::Failed => (self.retry * 2).min(self.sources.interval.max(RETRY)),
-                _ => RETRY,
+                Outcome::Failed => (self.retry * 2).min(RETRY.1),
+                _ => RETRY.0,
             };
             tokio::time::sleep(GAP.max(began.elapsed() * EASE).min(self.sources.interval)).await;
             if !self.rest(wait).await {
