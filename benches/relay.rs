@@ -42,7 +42,7 @@ fn start_proxy(members: &[SocketAddr]) -> Proxy {
     let text = format!(
         "[listen]\naddress = \"127.0.0.1:0\"\nworkers = 1\n[tls]\nserver_mode = \"disable\"\n\
          [topology]\nsource = \"static\"\nmembers = [{}]\n[auth]\nlookup_user = \"\"\n\
-         [[users]]\nname = \"{USER}\"\npassword = \"{PASSWORD}\"\n[admin]\naddress = \"\"\n",
+         [[users]]\nname = \"{USER}\"\npassword = \"{PASSWORD}\"\n[routing]\ncatalog_interval = \"0s\"\n[admin]\naddress = \"\"\n",
         members.join(", ")
     );
     let config = Config::parse(&text, Path::new("proxy.toml")).expect("it is good");

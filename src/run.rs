@@ -3,6 +3,7 @@
 //! The one place that knows all parts. One thread a worker, each a single-threaded runtime with its sessions; the control path, the
 //! acceptor and HTTP on a runtime of their own.
 
+mod catalogs;
 mod record;
 mod roles;
 mod threads;
@@ -18,6 +19,7 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc};
 
+use self::catalogs::Sources;
 use self::roles::RoleTls;
 use self::threads::Crew;
 use crate::admin;
@@ -29,7 +31,7 @@ use crate::config::{Config, TlsMode};
 use crate::control::{self, Control};
 use crate::metrics::Metrics;
 use crate::net::tls::{ClientTls, ServerTls};
-use crate::session::{Mail, Parts, Shared};
+use crate::session::{Catalogs, Mail, Parts, Shared};
 use crate::sql::Functions;
 
 /// Mail that a worker may have unread.
@@ -99,7 +101,7 @@ impl Proxy {
         let shared = Shared::new(Parts {
             topology: control.topology.clone(),
             positions: Arc::clone(&control.positions),
-            functions: functions(&config),
+            catalogs: catalogs(&config, &control, &metrics, &role_tls)?,
             backend_tls: ClientTls::new(&config.tls, None)?,
             panics: metrics.panics.clone(),
             cancels: Arc::clone(&cancels),
@@ -231,6 +233,21 @@ fn functions(config: &Config) -> Functions {
     )
 }
 
+/// What is known of the databases, followed on the runtime it is called in.
+fn catalogs(
+    config: &Config,
+    control: &Control,
+    metrics: &Metrics,
+    tls: &RoleTls,
+) -> anyhow::Result<Catalogs> {
+    let metrics = Arc::clone(&metrics.routing);
+    let (catalogs, wanted) = Catalogs::new(functions(config), config.routing.learnt, Arc::clone(&metrics));
+    let (login, topology) = (roles::monitor(config, tls)?, control.topology.clone());
+    let interval = config.routing.catalog_interval;
+    catalogs::follow(Sources { login, topology, interval, metrics }, wanted);
+    Ok(catalogs)
+}
+
 fn handshake(config: &Config) -> anyhow::Result<HandshakeConfig> {
     Ok(HandshakeConfig {
         tls: ServerTls::new(&config.tls)?,
@@ -284,7 +301,7 @@ fn reloader(
             role_tls.renew(&config)?;
             handshake_config.store(Arc::new(handshake));
             shared.backend_tls.store(Arc::new(backend_tls));
-            shared.functions.store(Arc::new(functions(&config)));
+            shared.catalogs.rebase(functions(&config));
             set_level(&config.log.level);
             let waiting = crate::config::needs_restart(&shared.config, &config);
             Ok(if waiting.is_empty() {

@@ -267,6 +267,8 @@ fn try_start_with(source: Source, members: &Members) -> Result<Control, control:
         fence_after: None,
     };
     let routing = Routing {
+        catalog_interval: Duration::ZERO,
+        learnt: 0,
         reads: Reads::Replicas,
         consistency: Consistency::Session,
         balance: Balance::RoundRobin,

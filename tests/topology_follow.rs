@@ -73,6 +73,8 @@ fn start(endpoint: String, cluster: &Cluster) -> Control {
         fence_after: None,
     };
     let routing = Routing {
+        catalog_interval: Duration::ZERO,
+        learnt: 0,
         reads: Reads::Replicas,
         consistency: Consistency::Session,
         balance: Balance::RoundRobin,

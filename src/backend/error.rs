@@ -66,6 +66,11 @@ impl ConnectError {
         matches!(self, Self::Unreachable(_) | Self::Timeout | Self::Lost(_) | Self::Starting(_))
     }
 
+    /// Whether there is no such database.
+    pub fn is_no_database(&self) -> bool {
+        self.server_error().is_some_and(|error| error.state() == SqlState::INVALID_CATALOG_NAME)
+    }
+
     /// The server's own error, if it sent one.
     pub fn server_error(&self) -> Option<&ServerError> {
         match self {

@@ -1,4 +1,6 @@
-//! `route`: where SQL would run, and why, by its text alone and without a server.
+//! `route`: where SQL would run, and why: by its text alone and without a server, or with what a database says of its own functions.
+
+mod database;
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::PathBuf;
@@ -24,10 +26,16 @@ pub(super) struct Arguments {
     /// Take [routing] from this configuration instead of the defaults
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Ask this database what its own functions are: postgres://user@host:port/database
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
+    /// The password for --database; without it the URL's, or PGPASSWORD
+    #[arg(long, value_name = "FILE", requires = "database")]
+    password_file: Option<PathBuf>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let router = Router::new(arguments.config.as_ref())?;
+    let router = Router::new(arguments)?;
     match (&arguments.sql, arguments.json) {
         (Some(sql), true) => print(router.route(sql).json(sql)),
         (Some(sql), false) => print(router.route(sql).text()),
@@ -56,8 +64,8 @@ struct Route {
 }
 
 impl Router {
-    fn new(config: Option<&PathBuf>) -> anyhow::Result<Self> {
-        let config = match config {
+    fn new(arguments: &Arguments) -> anyhow::Result<Self> {
+        let config = match &arguments.config {
             Some(path) => Config::load(path)?,
             None => Config::parse("", "proxy.toml".as_ref())?,
         };
@@ -66,6 +74,10 @@ impl Router {
             routing.read_only_functions.iter().map(String::as_str),
             routing.primary_functions.iter().map(String::as_str),
         );
+        let functions = match &arguments.database {
+            Some(url) => database::ask(url, arguments.password_file.as_deref(), &config, functions)?,
+            None => functions,
+        };
         Ok(Self { functions, lexing: Lexing::default(), reads: routing.reads })
     }
 
@@ -73,7 +85,7 @@ impl Router {
         let verdict = classify(sql.as_bytes(), &self.lexing, &self.functions);
         let vector = verdict.class == Class::VectorRead;
         let (to, reason) = self.target(&verdict);
-        Route { to, class: class_word(verdict.class), vector, reason: reason.into() }
+        Route { to, class: verdict.class.as_str(), vector, reason: reason.into() }
     }
 
     /// Where a statement goes when no transaction is open and a replica is eligible.
@@ -114,14 +126,5 @@ impl Route {
 
     fn text(&self) -> String {
         format!("route   {}\nclass   {}\nreason  {}\n", self.to, self.class, self.reason)
-    }
-}
-
-fn class_word(class: Class) -> &'static str {
-    match class {
-        Class::Read => "read",
-        Class::VectorRead => "vector read",
-        Class::Session => "session",
-        Class::Write => "write",
     }
 }

@@ -69,6 +69,10 @@ pub struct Routing {
     pub read_only_functions: Vec<String>,
     /// `primary_functions`: functions that must run on the primary.
     pub primary_functions: Vec<String>,
+    /// `catalog_interval`: how often each database's catalog is looked at for changes; default 1 min, 0 reads none.
+    pub catalog_interval: Duration,
+    /// `learnt`: kinds of statements that a replica refused which are remembered, for each database; default 1000.
+    pub learnt: usize,
     /// `class_cache`: statement texts whose class is kept, per worker; default 10,000.
     pub class_cache: usize,
     /// `retry_buffer`: a statement up to this size can be sent again after a loss; default 1 MiB.
@@ -109,6 +113,12 @@ impl Routing {
             slow_start: section.duration("slow_start", MINUTE / 6, Duration::ZERO..=60 * MINUTE)?,
             read_only_functions: section.texts("read_only_functions", &[])?,
             primary_functions: section.texts("primary_functions", &[])?,
+            catalog_interval: section.duration(
+                "catalog_interval",
+                MINUTE,
+                Duration::ZERO..=24 * 60 * MINUTE,
+            )?,
+            learnt: section.number("learnt", 1000, 0..=100_000)?,
             class_cache: section.number("class_cache", 10_000, 0..=10_000_000)?,
             retry_buffer: section.size("retry_buffer", 1 << 20, 0..=1 << 30)?,
             answer_buffer: section.size("answer_buffer", 16 << 10, 0..=1 << 30)?,

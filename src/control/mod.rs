@@ -5,8 +5,9 @@
 //! monitors ────►    │ which members, how often       monitors ──► Positions ──► sessions
 //!     ▲─────────────┘
 //! ```
-//! It never learns that statements exist.
+//! It never learns that statements exist: `catalog` asks what it is handed.
 
+mod catalog;
 mod driver;
 mod error;
 mod etcd;
@@ -24,6 +25,7 @@ use tokio::task::JoinSet;
 
 use crate::config::{Failover, Routing, Source, TopologyConfig};
 use crate::topology::{Machine, MemberId, Positions, Settings, Topology, Transition};
+pub use catalog::{Answers, CatalogError, CatalogFound, CatalogQuestions, open_catalog, read_catalog};
 pub use error::Error;
 pub use link::{Connect, Link, LinkError, Rows};
 pub use login::MonitorLogin;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use prometheus::{IntCounter, IntGaugeVec, Opts, Registry, TextEncoder};
 
-pub use parts::{Control, LoginResult, Logins, Members};
+pub use parts::{CatalogRead, Control, LoginResult, Logins, Members, Routing};
 pub use worker::{BackendState, Class, Reroute, SQLSTATES, Slot, Worker};
 
 /// All of it. What each part needs is taken from here once, at the start.
@@ -26,6 +26,8 @@ pub struct Metrics {
     pub control: Arc<Control>,
     /// For logins.
     pub logins: Arc<Logins>,
+    /// For what is known of statements and functions.
+    pub routing: Arc<Routing>,
     /// `pgha_panics_total`: sessions that ended in a panic. Stands at 0.
     pub panics: IntCounter,
 }
@@ -44,8 +46,9 @@ impl Metrics {
         registry.register(Box::new(panics.clone()))?;
         let control = Arc::new(Control::register(&registry)?);
         let logins = Arc::new(Logins::register(&registry)?);
+        let routing = Arc::new(Routing::register(&registry)?);
         build_info(&registry)?;
-        Ok((Self { registry, members, control, logins, panics }, workers))
+        Ok((Self { registry, members, control, logins, routing, panics }, workers))
     }
 
     /// Everything in Prometheus' text format (version 0.0.4).

@@ -84,6 +84,50 @@ impl Control {
 }
 
 labels! {
+    /// How a reading of a database's catalog ended.
+    CatalogRead {
+        /// It was read.
+        Read = "read",
+        /// It had not changed.
+        Unchanged = "unchanged",
+        /// It couldn't be read.
+        Failed = "failed",
+    }
+}
+
+/// What routing knows of statements and functions beyond their text.
+#[derive(Debug)]
+pub struct Routing {
+    /// `pgha_learnt_total`: kinds of statements that a replica refused as writes.
+    pub learnt: IntCounter,
+    /// `pgha_learnt_entries`: those that are remembered.
+    pub learnt_entries: IntGauge,
+    reads: Vec<IntCounter>,
+}
+
+impl Routing {
+    pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let help = "Kinds of statements that a replica refused as writes.";
+        let learnt = IntCounter::new("pgha_learnt_total", help)?;
+        let help = "Kinds of statements that go to the primary because a replica refused them.";
+        let learnt_entries = IntGauge::new("pgha_learnt_entries", help)?;
+        let opts =
+            Opts::new("pgha_catalog_reads_total", "Readings of databases' catalogs by how they ended.");
+        let family = IntCounterVec::new(opts, &["result"])?;
+        registry.register(Box::new(learnt.clone()))?;
+        registry.register(Box::new(learnt_entries.clone()))?;
+        registry.register(Box::new(family.clone()))?;
+        let reads = CatalogRead::LABELS.iter().map(|label| family.with_label_values(&[label])).collect();
+        Ok(Self { learnt, learnt_entries, reads })
+    }
+
+    /// A reading ended like this.
+    pub fn count(&self, result: CatalogRead) {
+        self.reads[result as usize].inc();
+    }
+}
+
+labels! {
     /// How a login ended.
     LoginResult {
         /// Logged in.

@@ -87,6 +87,8 @@ labels! {
         Conflict = "conflict",
         /// Its member was lost before any of the answer had been passed on.
         Lost = "lost",
+        /// The replica did not know a function yet.
+        Behind = "behind",
         /// No replica had reached the session's fence.
         Fence = "fence",
         /// No replica was eligible.

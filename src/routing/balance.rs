@@ -14,7 +14,7 @@ pub enum Balance {
 use crate::topology::{Member, MemberId};
 
 /// One worker's place in the round; reads and vector searches have one each, so that neither unbalances the other.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Turn {
     last: Cell<u64>,
 }

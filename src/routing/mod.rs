@@ -5,9 +5,11 @@
 
 mod balance;
 mod fence;
+mod learnt;
 
 pub use balance::{Balance, Turn};
 pub use fence::{Fence, Seen};
+pub use learnt::{Learnt, Lesson};
 
 use crate::sql::{Class, Hint};
 use crate::topology::{Member, MemberId, Topology};

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -12,7 +14,8 @@ use crate::admin::{self, Reload, View, Views};
 use crate::config::Config;
 use crate::control::Control;
 use crate::metrics::Metrics;
-use crate::session::Shared;
+use crate::routing::Lesson;
+use crate::session::{Shared, Shown};
 use crate::topology::Epoch;
 
 /// Starts the HTTP side, if there is to be one; gives the address it is bound to.
@@ -39,7 +42,7 @@ pub(super) fn serve(
         topology: control.topology.clone(),
         pools: pools(shared),
         sessions: sessions(shared, crew),
-        routes: routes(config),
+        routes: routes(config, shared),
         failovers: failovers(shared, control),
         reload,
     };
@@ -104,14 +107,39 @@ fn sessions(shared: &Arc<Shared>, crew: &Crew) -> View {
     })
 }
 
-fn routes(config: &Config) -> View {
-    let routing = config.routing.clone();
+/// What is known of functions and statements; no literal of a client's is in it.
+fn routes(config: &Config, shared: &Arc<Shared>) -> View {
+    let (routing, shared) = (config.routing.clone(), Arc::clone(shared));
     Arc::new(move || {
+        let all = shared.catalogs.show();
+        let lessons = |catalog: &Shown| -> Vec<Value> {
+            let lesson = |lesson: &Arc<Lesson>| {
+                json!({
+                    "database": &*catalog.database, "statement": &*lesson.text,
+                    "count": lesson.count.load(Relaxed), "since": time(lesson.since),
+                })
+            };
+            catalog.lessons.iter().map(lesson).collect()
+        };
+        let catalog = |catalog: &Shown| {
+            let [functions, relations, operators] = catalog.names;
+            json!({
+                "database": &*catalog.database, "read": catalog.read.map(time), "functions": functions,
+                "relations": relations, "operators": operators, "error": catalog.error.as_deref(),
+            })
+        };
         json!({
             "read_only_functions": routing.read_only_functions,
             "primary_functions": routing.primary_functions,
+            "catalogs": all.iter().map(catalog).collect::<Vec<_>>(),
+            "learnt": all.iter().flat_map(lessons).collect::<Vec<_>>(),
         })
     })
+}
+
+/// Seconds of the Unix epoch as people read them.
+fn time(seconds: u64) -> String {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
 }
 
 fn failovers(shared: &Arc<Shared>, control: &Control) -> View {

@@ -20,6 +20,14 @@ impl Session {
                 run.sent &= !self.answer.sets_up();
                 Err(Loss::Fatal(fields.state(), fields.message().into_owned()))
             }
+            // A statement that another member knows, parsed in front.
+            Event::Error { fields, hidden: true, .. }
+                if self.rerun_for(fields.state(), &fields, run) == Some(Rerun::Behind) =>
+            {
+                run.rerun = Some(Rerun::Behind);
+                self.to_client.truncate(run.mark);
+                Ok(false)
+            }
             Event::Error { fields, hidden: true, .. } => {
                 Err(Loss::Setup(fields.state(), fields.message().into_owned()))
             }
@@ -31,6 +39,7 @@ impl Session {
             Event::Error { fields, .. } => self.on_error(&fields, run),
             Event::Complete { tag, owed, hidden } => {
                 run.rolled_back = tag == b"ROLLBACK";
+                run.completed += usize::from(!hidden);
                 if !hidden
                     && run.rerun.is_none()
                     && let Some(verdict) = owed.and_then(|owed| owed.verdict)
@@ -123,6 +132,10 @@ impl Session {
                     Some(Rerun::Writes)
                 }
                 SqlState::SERIALIZATION_FAILURE if run.reads => Some(Rerun::RecoveryConflict),
+                // Its classes come from the primary's catalog, which may be ahead of the replica.
+                SqlState::UNDEFINED_FUNCTION if run.reads && self.worker.topology().primary().is_some() => {
+                    Some(Rerun::Behind)
+                }
                 _ => None,
             };
         }

@@ -121,7 +121,8 @@ impl Session {
             lexing: Lexing::default(),
             names: super::Names::default(),
             unnamed: super::Unnamed::default(),
-            unnamed_verdict: None,
+            unnamed_known: None,
+            changed_catalog: false,
             portals: VecDeque::new(),
             tx: Tx::Idle,
             pins: super::Pins::default(),
@@ -162,6 +163,7 @@ impl Session {
                 parameters
             }
         };
+        self.pools.identity.catalog.want();
         self.lexing = lexing(&parameters);
         self.reported = parameters;
         self.handle.set_standby(self.worker.topology().is_standby());

@@ -23,6 +23,11 @@ impl Session {
         end: End,
         summary: &Summary,
     ) -> bool {
+        if summary.only.as_ref().is_some_and(|only| only.explain_route.is_some())
+            && self.explain_route(bytes, items, end, summary)
+        {
+            return true;
+        }
         if self.lease.is_some() {
             return false;
         }
@@ -128,7 +133,9 @@ impl Session {
         let sql = bytes.get(HEADER_LEN..)?.strip_suffix(b"\0")?;
         let (first, rest) = sql.split_at(crate::sql::second_statement(sql, &self.lexing)?);
         let rolls_back = Some(TransactionVerb::Rollback { chain: false });
-        if self.worker.verdict(first, self.lexing).transaction != rolls_back {
+        if self.worker.classify(&self.pools.identity.catalog, first, self.lexing).verdict.transaction
+            != rolls_back
+        {
             return None;
         }
         self.tx = Tx::Idle;
@@ -151,9 +158,7 @@ impl Session {
                 frontend::CLOSE => build::empty(out, backend::CLOSE_COMPLETE),
                 frontend::DESCRIBE => {
                     if let Some(Named::Statement(_)) = Named::read(item.body(bytes)) {
-                        build::frame(out, backend::PARAMETER_DESCRIPTION, |out| {
-                            out.extend_from_slice(&[0, 0]);
-                        });
+                        build::parameter_description(out, &[]);
                     }
                     build::empty(out, backend::NO_DATA);
                 }
@@ -165,7 +170,7 @@ impl Session {
 }
 
 /// The SQL of a Query, or of the statement that a message is about.
-fn text<'a>(bytes: &'a [u8], item: &'a Item) -> Option<&'a [u8]> {
+pub(super) fn text<'a>(bytes: &'a [u8], item: &'a Item) -> Option<&'a [u8]> {
     match bytes[item.start] {
         frontend::QUERY => item.body(bytes).strip_suffix(b"\0"),
         frontend::PARSE => crate::wire::parts::Parse::read(item.body(bytes)).map(|parse| parse.sql),

@@ -9,8 +9,10 @@ mod acquire;
 mod answer;
 mod balance;
 mod batch;
+mod catalog;
 mod copying;
 mod events;
+mod explain;
 mod greeting;
 mod handle;
 mod holding;
@@ -42,6 +44,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+pub use catalog::{Catalog, Catalogs, Read, Reading, Shown};
 pub use greeting::serve;
 pub use moving::Moving;
 pub use shared::{Identity, Parts, PoolRow, Shared};
@@ -54,7 +57,7 @@ use self::handle::{Handle, Order};
 use self::pins::Pins;
 use self::run::{Outcome, Run};
 use self::state::Tx;
-use self::statements::Names;
+use self::statements::{Classed, Names};
 use self::told::Counters;
 use self::translate::Unnamed;
 use self::worker::Pools;
@@ -64,7 +67,7 @@ use crate::metrics::{Reroute, Slot};
 use crate::net::Stream;
 use crate::pool::{Pool, Waiter};
 use crate::routing::{Fence, Seen};
-use crate::sql::{Class, Learnt, Lexing, Verdict};
+use crate::sql::{Class, Effects, Lexing, Verdict};
 use crate::topology::MemberId;
 use crate::wire::build::{self, Severity};
 use crate::wire::{SqlState, TxStatus};
@@ -131,7 +134,7 @@ pub(crate) struct Session {
     lexing: Lexing,
     names: Names,
     unnamed: Unnamed,
-    unnamed_verdict: Option<Rc<Verdict>>,
+    unnamed_known: Option<Classed>,
     portals: VecDeque<(Box<[u8]>, Rc<Verdict>)>,
     tx: Tx,
     pins: Pins,
@@ -152,6 +155,8 @@ pub(crate) struct Session {
     last: Option<wishes::Last>,
     /// Why the statement at hand goes to the primary.
     because: Option<&'static str>,
+    /// DDL was run whose transaction is not over.
+    changed_catalog: bool,
     /// Channels that the session listens on, and whether that has to be taken up again.
     channels: Vec<Box<[u8]>>,
     relisten: bool,
@@ -324,10 +329,10 @@ impl Session {
             match self.send_and_relay(bytes, items, search, &mut run).await {
                 Outcome::Settled => match run.rerun.take() {
                     Some(why) => {
-                        if why == run::Rerun::Writes
-                            && let Some(only) = &summary.only
-                        {
-                            only.learnt.set(Learnt::Writes);
+                        match why {
+                            run::Rerun::Writes => self.learn_refusal(bytes, items, &run),
+                            run::Rerun::Behind => self.doubt_parses(&run),
+                            _ => {}
                         }
                         self.before_rerun(why, &mut attempt).await?;
                     }
@@ -346,6 +351,8 @@ impl Session {
                     if loss.is_the_members() {
                         self.suspect();
                     }
+                    self.changed_catalog |= summary.effects.contains(Effects::DDL);
+                    self.tell_catalog();
                     if self.on_loss(&loss, &run, end, summary)? == loss::Next::Answered {
                         return Ok(());
                     }

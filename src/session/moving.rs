@@ -121,16 +121,17 @@ impl Moving {
         session.last =
             self.last.map(|(member, verdict, because)| Last { member, verdict: Rc::new(verdict), because });
         for Portable { name, sql, types } in self.names {
-            let verdict = worker.verdict(&sql, session.lexing);
+            let (catalog, lexing) = (&self.identity.catalog, session.lexing);
+            let known = worker.classify(catalog, &sql, lexing);
             let parse = Parse { name: &name, sql: &sql, types: &types };
-            let statement = worker.statements.borrow_mut().intern(&parse, &verdict);
+            let statement = worker.statements.borrow_mut().intern(&parse, catalog, lexing, &known);
             session.names.parse(&name, statement);
         }
         session.names.settle(false, 0);
         if let Ok(Some(frame)) = Frames::new(&self.unnamed, usize::MAX).next_frame()
             && let Some(parse) = Parse::read(&frame.bytes[HEADER_LEN..])
         {
-            session.unnamed_verdict = Some(worker.verdict(parse.sql, session.lexing));
+            session.unnamed_known = Some(worker.classify(&self.identity.catalog, parse.sql, session.lexing));
             session.unnamed.token = worker.next_parse();
             session.unnamed.frame = self.unnamed;
         }

@@ -3,8 +3,10 @@
 use std::rc::Rc;
 
 use super::batch::{Item, Summary};
-use super::{Ended, Session};
-use crate::sql::{Class, Functions, Lexing, Verdict};
+use super::run::Run;
+use super::statements::{Classed, Statement};
+use super::{Ended, Session, local};
+use crate::sql::{Class, Functions, Learnt, Lexing, Verdict};
 use crate::wire::build::{self, Severity};
 use crate::wire::parts::{self, Bind, Named, Parse};
 use crate::wire::tags::frontend as tag;
@@ -66,12 +68,12 @@ impl Session {
         if !rest.is_empty() {
             return None;
         }
-        let verdict = self.worker.verdict(sql, self.lexing);
+        let verdict = self.classify(sql).verdict;
         summary.add(&verdict, true);
         item.verdict = Some(verdict);
         // A Query drops the unnamed statement.
         self.unnamed.token = 0;
-        self.unnamed_verdict = None;
+        self.unnamed_known = None;
         Some(())
     }
 
@@ -83,14 +85,14 @@ impl Session {
         summary: &mut Summary,
     ) -> Option<()> {
         let parse = Parse::read(body)?;
-        let verdict = self.worker.verdict(parse.sql, self.lexing);
-        summary.add(&verdict, false);
+        let known = self.classify(parse.sql);
+        summary.add(&known.verdict, false);
         if parse.name.is_empty() {
             let token = self.worker.next_parse();
             self.unnamed.token = token;
             self.unnamed.frame.clear();
             self.unnamed.frame.extend_from_slice(frame);
-            self.unnamed_verdict = Some(verdict);
+            self.unnamed_known = Some(known);
             item.unnamed = token;
             return Some(());
         }
@@ -106,7 +108,8 @@ impl Session {
             item.error = Some(error(SqlState::CONFIGURATION_LIMIT_EXCEEDED, &message));
             return Some(());
         }
-        let statement = self.worker.statements.borrow_mut().intern(&parse, &verdict);
+        let catalog = &self.pools.identity.catalog;
+        let statement = self.worker.statements.borrow_mut().intern(&parse, catalog, self.lexing, &known);
         self.names.parse(parse.name, Rc::clone(&statement));
         item.statement = Some(statement);
         Some(())
@@ -116,10 +119,10 @@ impl Session {
         let bind = Bind::read(body)?;
         let verdict = if bind.statement.is_empty() {
             item.unnamed = self.unnamed.token;
-            self.unnamed_verdict.clone()
+            self.verdict_of_unnamed()
         } else if let Some(statement) = self.names.find(bind.statement) {
             item.statement = Some(Rc::clone(statement));
-            Some(Rc::clone(&statement.verdict))
+            Some(self.verdict_of(statement))
         } else {
             item.error = Some(no_such_statement(bind.statement));
             None
@@ -136,7 +139,7 @@ impl Session {
         if name.is_empty() {
             item.unnamed = self.unnamed.token;
         } else if let Some(statement) = self.names.find(name) {
-            summary.add(&statement.verdict, false);
+            summary.add(&self.verdict_of(statement), false);
             item.statement = Some(Rc::clone(statement));
         } else {
             item.error = Some(no_such_statement(name));
@@ -152,6 +155,55 @@ impl Session {
         summary.add(&verdict, true);
         item.verdict = Some(verdict);
         Some(())
+    }
+
+    pub(super) fn classify(&self, sql: &[u8]) -> Classed {
+        self.worker.classify(&self.pools.identity.catalog, sql, self.lexing)
+    }
+
+    fn verdict_of(&self, statement: &Statement) -> Rc<Verdict> {
+        statement.verdict(&self.worker, &self.pools.identity.catalog)
+    }
+
+    /// What the unnamed statement does, said anew where more is known of the database by now.
+    fn verdict_of_unnamed(&mut self) -> Option<Rc<Verdict>> {
+        let known = self.unnamed_known.as_ref()?;
+        if !known.is_of(&self.pools.identity.catalog)
+            && let Some(parse) = self.unnamed.parse()
+        {
+            self.unnamed_known = Some(self.classify(parse.sql));
+        }
+        self.unnamed_known.as_ref().map(|known| Rc::clone(&known.verdict))
+    }
+
+    /// A replica refused a statement of a batch as a write: it, and all like it, go to the primary from here on.
+    pub(super) fn learn_refusal(&self, bytes: &[u8], items: &[Item], run: &Run) {
+        let mut runs = items
+            .iter()
+            .enumerate()
+            .filter(|(_, item)| matches!(bytes[item.start], tag::QUERY | tag::FUNCTION_CALL | tag::EXECUTE));
+        // A Query is alone in its batch, however many statements of it completed.
+        let refused = if items.len() == 1 { runs.next() } else { runs.nth(run.completed) };
+        let Some((at, refused)) = refused else { return };
+        if let Some(verdict) = &refused.verdict {
+            verdict.learnt.set(Learnt::Writes);
+        }
+        if let Some(text) = self.text_behind(bytes, &items[..=at]) {
+            self.pools.identity.catalog.learn(text, self.lexing);
+        }
+    }
+
+    /// The SQL of the last message: a Query's own, or that of the statement which was bound last before it.
+    fn text_behind<'a>(&'a self, bytes: &'a [u8], items: &'a [Item]) -> Option<&'a [u8]> {
+        let last = items.last().filter(|last| bytes[last.start] == tag::QUERY);
+        let item = last.or_else(|| items.iter().rev().find(|item| bytes[item.start] == tag::BIND))?;
+        let parse = || {
+            items.iter().rev().find(|parse| bytes[parse.start] == tag::PARSE && parse.unnamed == item.unnamed)
+        };
+        let kept = || self.unnamed.parse().filter(|_| item.unnamed == self.unnamed.token);
+        local::text(bytes, item)
+            .or_else(|| parse().and_then(|parse| local::text(bytes, parse)))
+            .or_else(|| kept().map(|parse| parse.sql))
     }
 
     fn note_portal(&mut self, portal: &[u8], verdict: Rc<Verdict>) {

@@ -18,6 +18,8 @@ pub(super) enum Rerun {
     Writes,
     /// A replica cancelled it in favour of replay.
     RecoveryConflict,
+    /// A replica doesn't know a function yet that the primary's catalog has.
+    Behind,
     /// The primary refused it: it is none any more.
     NotPrimary,
 }
@@ -43,6 +45,8 @@ pub(super) struct Run {
     pub(super) sent: bool,
     /// An error was answered.
     pub(super) failed: bool,
+    /// Statements of the client's that completed.
+    pub(super) completed: usize,
     /// Parses of the client's that were answered.
     pub(super) parsed: usize,
     /// Statements that the batch parses on this backend.
@@ -79,6 +83,7 @@ impl Run {
             passed: false,
             sent: false,
             failed: false,
+            completed: 0,
             parsed: 0,
             parses: Vec::new(),
             rerun: None,
@@ -122,6 +127,7 @@ impl Rerun {
         match self {
             Self::Writes => Reroute::ReadOnly,
             Self::RecoveryConflict => Reroute::Conflict,
+            Self::Behind => Reroute::Behind,
             Self::NotPrimary => Reroute::Recovery,
         }
     }

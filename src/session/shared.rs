@@ -8,6 +8,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use dashmap::DashMap;
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::catalog::{Catalog, Catalogs};
 use super::load::Loads;
 use super::moving::Moving;
 use super::told::{Counters, Told};
@@ -18,7 +19,6 @@ use crate::config::Config;
 use crate::net::tls::ClientTls;
 use crate::pool::{Budget, MemberBudget};
 use crate::scram::Credentials;
-use crate::sql::Functions;
 use crate::topology::{Epoch, MemberId, Positions, Topology};
 
 /// How long what a login found out (ParameterStatus) serves the next login with the same startup packet.
@@ -35,6 +35,8 @@ pub struct Identity {
     pub user: Arc<str>,
     /// The database.
     pub database: Arc<str>,
+    /// What is known of it.
+    pub catalog: Arc<Catalog>,
     /// What the proxy logs in with, as of the last login of a client.
     pub credentials: ArcSwap<Credentials>,
     /// Its sessions have asked for `currval()` or `lastval()`: one that calls `nextval()` keeps its backend.
@@ -87,8 +89,8 @@ pub struct Shared {
     pub topology: watch::Receiver<Arc<Topology>>,
     /// WAL positions for fences.
     pub positions: Arc<Positions>,
-    /// What functions do.
-    pub functions: ArcSwap<Functions>,
+    /// What is known of the databases.
+    pub catalogs: Catalogs,
     /// How backends are reached under TLS.
     pub backend_tls: ArcSwap<ClientTls>,
     /// Sessions that ended in a panic.
@@ -130,8 +132,8 @@ pub struct Parts {
     pub topology: watch::Receiver<Arc<Topology>>,
     /// See [`Shared::positions`].
     pub positions: Arc<Positions>,
-    /// See [`Shared::functions`].
-    pub functions: Functions,
+    /// See [`Shared::catalogs`].
+    pub catalogs: Catalogs,
     /// See [`Shared::backend_tls`].
     pub backend_tls: ClientTls,
     /// See [`Shared::panics`].
@@ -153,7 +155,7 @@ impl Shared {
             loads: Loads::new(&parts.config),
             topology: parts.topology,
             positions: parts.positions,
-            functions: ArcSwap::from_pointee(parts.functions),
+            catalogs: parts.catalogs,
             backend_tls: ArcSwap::from_pointee(parts.backend_tls),
             panics: parts.panics,
             cancels: parts.cancels,
@@ -201,6 +203,7 @@ impl Shared {
                 id: self.next_identity.fetch_add(1, Relaxed),
                 user: user.into(),
                 database: database.into(),
+                catalog: self.catalogs.of(database),
                 credentials: ArcSwap::new(Arc::clone(&credentials)),
                 reads_sequences: AtomicBool::new(false),
             })

@@ -105,9 +105,9 @@ impl Session {
                 lease.backend.unnamed = 0;
             }
         }
-        if effects.contains(Effects::DDL) {
-            self.worker.classes.borrow_mut().clear();
-        }
+        // What is temporary is this session's own, which is pinned to it.
+        self.changed_catalog |= effects.contains(Effects::DDL)
+            && !(verdict.statements == 1 && effects.contains(Effects::TEMP_OBJECT));
         match &verdict.transaction {
             Some(TransactionVerb::Savepoint(name)) => {
                 let now = Arc::clone(&self.settings);
@@ -141,6 +141,10 @@ impl Session {
 
     /// Takes up the status that the client's own ReadyForQuery gave.
     pub(super) fn transaction_is(&mut self, status: TxStatus, run: &Run) {
+        if status == TxStatus::Idle {
+            // Not before it is committed: who reads the catalog now has to see it.
+            self.tell_catalog();
+        }
         match (status, &self.tx) {
             (TxStatus::Idle, Tx::Open { before, wrote, .. }) => {
                 let wrote = *wrote;
@@ -165,6 +169,13 @@ impl Session {
             }
             (_, Tx::Open { .. }) => {}
             (_, _) => self.tx = Tx::open(Arc::clone(&run.settings)),
+        }
+    }
+
+    /// Tells of DDL that was run, or may have been, and is over.
+    pub(super) fn tell_catalog(&mut self) {
+        if std::mem::take(&mut self.changed_catalog) {
+            self.pools.identity.catalog.changed();
         }
     }
 
@@ -360,7 +371,7 @@ impl Session {
     fn unnamed_after_failure(&mut self, run: &Run) {
         if run.parses.is_empty() && run.parsed == 0 {
             self.unnamed.token = 0;
-            self.unnamed_verdict = None;
+            self.unnamed_known = None;
         }
     }
 }

@@ -1,14 +1,17 @@
 //! Protocol-level prepared statements: a session's names for them, and the names under which backends know them.
 //!
-//! Statements with the same text and parameter types are one object on a worker, whoever prepared them, and have one name on
-//! every backend. A backend that lacks one is given it in front of the message that needs it.
+//! Statements of one database with the same text and parameter types are one object on a worker, whoever prepared them, and have
+//! one name on every backend. A backend that lacks one is given it in front of the message that needs it.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use foldhash::fast::RandomState;
 
-use crate::sql::Verdict;
+use super::Worker;
+use super::catalog::Catalog;
+use crate::sql::{Lexing, Verdict};
 use crate::wire::parts::Parse;
 
 /// A prepared statement, shared by all sessions of a worker that have it.
@@ -20,26 +23,59 @@ pub(super) struct Statement {
     pub(super) sql: Box<[u8]>,
     /// Its parameters' types, as in Parse.
     pub(super) types: Box<[u8]>,
+    lexing: Lexing,
     /// What it does.
-    pub(super) verdict: Rc<Verdict>,
+    known: RefCell<Classed>,
 }
 
 impl Statement {
     /// The name that backends know it by.
     pub(super) fn name(&self) -> [u8; 21] {
-        let mut name = *b"pgha_0000000000000000";
-        for (i, digit) in name[5..].iter_mut().enumerate() {
-            let nibble = (self.id >> (60 - 4 * i)) & 15;
-            *digit = b"0123456789abcdef"[nibble as usize];
+        name(self.id)
+    }
+
+    /// What it does, said anew where more is known of the database by now.
+    pub(super) fn verdict(&self, worker: &Worker, catalog: &Catalog) -> Rc<Verdict> {
+        let mut known = self.known.borrow_mut();
+        if !known.is_of(catalog) {
+            *known = worker.classify(catalog, &self.sql, self.lexing);
         }
-        name
+        Rc::clone(&known.verdict)
     }
 }
+
+/// A verdict and the state of the database's catalog by which it was given.
+#[derive(Debug, Clone)]
+pub(super) struct Classed {
+    pub(super) state: u64,
+    pub(super) verdict: Rc<Verdict>,
+}
+
+impl Classed {
+    /// Whether no more is known of the database by now.
+    #[inline]
+    pub(super) fn is_of(&self, catalog: &Catalog) -> bool {
+        self.state == catalog.functions().fingerprint()
+    }
+}
+
+/// The name that backends know the statement of this number by.
+pub(super) fn name(id: u64) -> [u8; 21] {
+    let mut name = *b"pgha_0000000000000000";
+    for (i, digit) in name[5..].iter_mut().enumerate() {
+        let nibble = (id >> (60 - 4 * i)) & 15;
+        *digit = b"0123456789abcdef"[nibble as usize];
+    }
+    name
+}
+
+/// Text, parameter types, the database's number, and how the text is read.
+type Key = (Box<[u8]>, u64, Lexing);
 
 /// The statements of a worker.
 #[derive(Debug)]
 pub(super) struct Registry {
-    by_text: HashMap<Box<[u8]>, Rc<Statement>, RandomState>,
+    by_text: HashMap<Key, Rc<Statement>, RandomState>,
     next: u64,
     limit: usize,
 }
@@ -50,11 +86,17 @@ impl Registry {
         Self { by_text: HashMap::default(), next: ((worker as u64) << 48) + 1, limit }
     }
 
-    /// The statement that `parse` makes.
-    pub(super) fn intern(&mut self, parse: &Parse<'_>, verdict: &Rc<Verdict>) -> Rc<Statement> {
+    /// The statement that `parse` makes in this database.
+    pub(super) fn intern(
+        &mut self,
+        parse: &Parse<'_>,
+        catalog: &Catalog,
+        lexing: Lexing,
+        known: &Classed,
+    ) -> Rc<Statement> {
         // Types are a fixed part behind a NUL that text can't hold: no two statements share a key.
-        let key = [parse.sql, b"\0", parse.types].concat();
-        if let Some(known) = self.by_text.get(&*key) {
+        let key = ([parse.sql, b"\0", parse.types].concat().into(), catalog.id, lexing);
+        if let Some(known) = self.by_text.get(&key) {
             return Rc::clone(known);
         }
         if self.by_text.len() >= self.limit {
@@ -64,10 +106,11 @@ impl Registry {
             id: self.next,
             sql: parse.sql.into(),
             types: parse.types.into(),
-            verdict: Rc::clone(verdict),
+            lexing,
+            known: RefCell::new(known.clone()),
         });
         self.next += 1;
-        self.by_text.insert(key.into(), Rc::clone(&statement));
+        self.by_text.insert(key, Rc::clone(&statement));
         statement
     }
 }
@@ -156,10 +199,23 @@ impl Names {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
-    fn verdict() -> Rc<Verdict> {
-        Rc::new(crate::session::plan::opaque_verdict())
+    fn catalog(name: &str) -> Arc<Catalog> {
+        let (metrics, _workers) = crate::metrics::Metrics::new(1).unwrap();
+        let functions = crate::sql::Functions::builtin();
+        let (catalogs, _wanted) = crate::session::Catalogs::new(functions, 0, metrics.routing);
+        // The number tells databases apart.
+        let all: Vec<_> = ["a", "b"].iter().map(|name| catalogs.of(name)).collect();
+        all.into_iter().find(|catalog| &*catalog.database == name).unwrap()
+    }
+
+    fn intern(registry: &mut Registry, parse: &Parse<'_>, database: &str) -> Rc<Statement> {
+        let verdict = Rc::new(crate::session::plan::opaque_verdict());
+        let (catalog, known) = (catalog(database), Classed { state: 1, verdict });
+        registry.intern(parse, &catalog, Lexing::default(), &known)
     }
 
     fn parse(sql: &'static [u8]) -> Parse<'static> {
@@ -169,19 +225,20 @@ mod tests {
     #[test]
     fn equal_statements_are_one() {
         let mut registry = Registry::new(1, 2);
-        let a = registry.intern(&parse(b"SELECT 1"), &verdict());
-        assert!(Rc::ptr_eq(&a, &registry.intern(&parse(b"SELECT 1"), &verdict())));
-        assert!(!Rc::ptr_eq(&a, &registry.intern(&parse(b"SELECT 2"), &verdict())));
-        let typed = registry.intern(&Parse { types: b"\0\x01\0\0\0\x17", ..parse(b"SELECT 1") }, &verdict());
-        assert_ne!(typed.id, a.id);
+        let a = intern(&mut registry, &parse(b"SELECT 1"), "a");
+        assert!(Rc::ptr_eq(&a, &intern(&mut registry, &parse(b"SELECT 1"), "a")));
+        assert!(!Rc::ptr_eq(&a, &intern(&mut registry, &parse(b"SELECT 2"), "a")));
+        let typed = Parse { types: b"\0\x01\0\0\0\x17", ..parse(b"SELECT 1") };
+        assert_ne!(intern(&mut registry, &typed, "a").id, a.id);
+        assert_ne!(intern(&mut registry, &parse(b"SELECT 1"), "b").id, a.id, "another database's");
         assert_eq!(&a.name(), b"pgha_0001000000000001");
-        assert!(Rc::ptr_eq(&a, &registry.intern(&parse(b"SELECT 1"), &verdict())), "one in use is kept");
+        assert!(Rc::ptr_eq(&a, &intern(&mut registry, &parse(b"SELECT 1"), "a")), "one in use is kept");
     }
 
     #[test]
     fn a_failed_parse_leaves_the_name_as_it_was() {
         let mut registry = Registry::new(0, 10);
-        let (a, b) = (registry.intern(&parse(b"a"), &verdict()), registry.intern(&parse(b"b"), &verdict()));
+        let (a, b) = (intern(&mut registry, &parse(b"a"), "a"), intern(&mut registry, &parse(b"b"), "a"));
         let mut names = Names::default();
         names.parse(b"s", Rc::clone(&a));
         names.settle(false, 1);

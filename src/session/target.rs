@@ -1,5 +1,6 @@
 //! Where a batch goes: what the session asks of [`routing::decide`], and what a replica must have replayed for it.
 
+use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
@@ -7,13 +8,20 @@ use super::Session;
 use super::acquire::{Attempt, bit};
 use super::state::Tx;
 use crate::config::{Consistency, PoolMode, Reads};
-use crate::routing::{self, Ask, Fence, Target};
+use crate::routing::{self, Ask, Fence, Target, Turn};
 use crate::sql::{Class, ConsistencyHint};
 use crate::topology::{Epoch, Member, Topology};
 
 impl Session {
     /// Chooses the batch's target.
     pub(super) fn target(&mut self, attempt: &Attempt, topology: &Topology) -> Target {
+        let worker = Rc::clone(&self.worker);
+        let search = attempt.class == Class::VectorRead;
+        self.target_in(attempt, topology, if search { &worker.searches } else { &worker.reads })
+    }
+
+    /// The same, in turn by `turn`.
+    pub(super) fn target_in(&mut self, attempt: &Attempt, topology: &Topology, turn: &Turn) -> Target {
         let transaction_read_only = match &self.tx {
             Tx::Deferred { modes, .. } => {
                 Some(!modes.serializable && modes.read_only.unwrap_or_else(|| self.default_read_only()))
@@ -38,7 +46,6 @@ impl Session {
                 && !self.pins.any(),
             balance: shared.loads.balance(search),
         };
-        let turn = if search { &self.worker.searches } else { &self.worker.reads };
         let ready = |member: &Member| {
             let id = member.id;
             let replayed = || shared.positions.replayed_in(id, topology.epoch);

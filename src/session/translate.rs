@@ -5,8 +5,9 @@ use std::rc::Rc;
 
 use super::answer::{Answer, Kind, Owed};
 use super::batch::Item;
-use super::statements::Statement;
+use super::statements::{self, Statement};
 use crate::backend::{Backend, Prepared};
+use crate::wire::HEADER_LEN;
 use crate::wire::build;
 use crate::wire::parts::{Bind, Named, Parse};
 use crate::wire::tags::frontend as tag;
@@ -30,6 +31,13 @@ pub(super) struct Unnamed {
     pub(super) token: u64,
     /// That Parse, as it came.
     pub(super) frame: Vec<u8>,
+}
+
+impl Unnamed {
+    /// That Parse, if there is one.
+    pub(super) fn parse(&self) -> Option<Parse<'_>> {
+        self.frame.get(HEADER_LEN..).filter(|_| self.token != 0).and_then(Parse::read)
+    }
 }
 
 /// What a translation draws on.
@@ -113,7 +121,7 @@ impl Translation<'_> {
             }
             // Parsed anew even where the backend has it, so that an error comes now and a changed table is seen.
             Some(statement) => {
-                self.forget(statement);
+                self.forget(statement.id);
                 let name = statement.name();
                 if let Some(parse) = Parse::read(body) {
                     build::parse(self.out, &name, parse.sql, parse.types);
@@ -162,7 +170,7 @@ impl Translation<'_> {
         if self.backend.prepared.get(&statement.id) == Some(&Prepared { naming: self.naming }) {
             return;
         }
-        self.forget(statement);
+        self.forget(statement.id);
         build::parse(self.out, &statement.name(), &statement.sql, &statement.types);
         self.answer.expect(Owed::hidden(Kind::Parse));
         self.remember(statement);
@@ -183,9 +191,9 @@ impl Translation<'_> {
         self.backend.unnamed = token;
     }
 
-    fn forget(&mut self, statement: &Statement) {
-        if self.backend.prepared.remove(&statement.id).is_some() {
-            build::close_statement(self.out, &statement.name());
+    fn forget(&mut self, statement: u64) {
+        if self.backend.prepared.remove(&statement).is_some() {
+            build::close_statement(self.out, &statements::name(statement));
             self.answer.expect(Owed::hidden(Kind::Close));
         }
     }
@@ -194,9 +202,7 @@ impl Translation<'_> {
         if self.backend.prepared.len() >= MAX_PREPARED
             && let Some(id) = self.backend.prepared.keys().next().copied()
         {
-            let victim =
-                Statement { id, sql: [].into(), types: [].into(), verdict: Rc::clone(&statement.verdict) };
-            self.forget(&victim);
+            self.forget(id);
         }
         self.backend.prepared.insert(statement.id, Prepared { naming: self.naming });
         self.parsed.push(statement.id);

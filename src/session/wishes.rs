@@ -9,7 +9,7 @@ use super::Session;
 use super::batch::{End, Item};
 use crate::backend::Settings;
 use crate::config::Consistency;
-use crate::sql::{Class, Hint, Verdict};
+use crate::sql::{Hint, Verdict};
 use crate::wire::build;
 use crate::wire::tags::frontend;
 
@@ -78,13 +78,8 @@ impl Session {
         let topology = self.worker.topology();
         let known = topology.members.iter().find(|member| member.id.0 == last.member);
         let member = known.map_or_else(|| last.member.to_string(), |member| member.name.to_string());
-        let class = match last.verdict.class {
-            Class::Read => "read",
-            Class::VectorRead => "vector read",
-            Class::Session => "session",
-            Class::Write => "write",
-        };
+        let class = last.verdict.class().as_str();
         let because = last.because.map(|because| format!(", {because}")).unwrap_or_default();
-        format!("{member}: {class} ({}{because})", last.verdict.reason)
+        format!("{member}: {class} ({}{because})", last.verdict.why())
     }
 }

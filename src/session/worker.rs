@@ -12,10 +12,11 @@ use tokio::sync::{mpsc, watch};
 
 use super::balance::Meter;
 use super::batch::Item;
+use super::catalog::Catalog;
 use super::handle::Handle;
 use super::moving::Moving;
 use super::shared::{Identity, PoolRow, Shared};
-use super::statements::Registry;
+use super::statements::{Classed, Registry};
 use super::{open, plan};
 use crate::backend::Backend;
 use crate::metrics::{self, BackendState, Slot};
@@ -175,10 +176,12 @@ impl Worker {
         self.feed.borrow().has_changed().unwrap_or(false)
     }
 
-    /// What `text` is, from the cache where it is there.
-    pub(super) fn verdict(&self, text: &[u8], lexing: Lexing) -> Rc<Verdict> {
-        let functions = self.shared.functions.load();
-        self.classes.borrow_mut().classify(text, &lexing, &functions)
+    /// What `text` is in this database, from the cache where it is there.
+    pub(super) fn classify(&self, catalog: &Catalog, text: &[u8], lexing: Lexing) -> Classed {
+        let functions = catalog.functions();
+        let recall = |fresh: &Verdict| catalog.recall(text, lexing, fresh);
+        let verdict = self.classes.borrow_mut().classify_with(text, &lexing, &functions, recall);
+        Classed { state: functions.fingerprint(), verdict }
     }
 
     /// A number for a Parse of the unnamed statement, on this worker never given before.

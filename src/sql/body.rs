@@ -1,10 +1,9 @@
 //! The inside of a statement, token by token: what in it writes, locks, calls or creates.
 
-use super::Effects;
 use super::classify::Statements;
 use super::keywords::{Category, Keyword as K};
 use super::lexer::Kind;
-use super::names;
+use super::{Class, Effects, names};
 
 /// How far the calls and clauses of a statement count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,8 +128,14 @@ impl Statements<'_, '_> {
             }
             Kind::Operator => {
                 let token = self.cursor.token;
-                if token.end - token.start == 3 && VECTOR_OPERATORS.contains(&self.cursor.bytes(token)) {
-                    self.found.vector = true;
+                let bytes = self.cursor.bytes(token);
+                self.found.vector |= bytes.len() == 3 && VECTOR_OPERATORS.contains(&bytes);
+                if self.functions.primary_operator(bytes) {
+                    let operator = String::from_utf8_lossy(bytes);
+                    self.write_unless_ignored(
+                        scan,
+                        &format!("operator {operator} is on a function for the primary"),
+                    );
                 }
                 Before::Other
             }
@@ -194,9 +199,12 @@ impl Statements<'_, '_> {
     pub(super) fn relation_name(&mut self) -> bool {
         let mut name = std::mem::take(&mut self.scratch);
         self.cursor.fold(self.cursor.token, &mut name);
-        let primary = names::primary_view(&name) || self.functions.primary_relation(&name);
-        if primary && self.cursor.next.kind != Kind::Open {
-            self.found.write(&String::from_utf8_lossy(&name));
+        if self.cursor.next.kind != Kind::Open {
+            if names::primary_view(&name) {
+                self.found.write(&String::from_utf8_lossy(&name));
+            } else if let Some(why) = self.functions.primary_relation(&name) {
+                self.found.raise(Class::Write, || format!("{} {why}", String::from_utf8_lossy(&name)).into());
+            }
         }
         let settings = name == b"pg_settings";
         if name == b"pg_temp" && self.found.effects.contains(Effects::DDL) {
@@ -286,12 +294,12 @@ impl Statements<'_, '_> {
             Some(call) => {
                 self.found.effects |= call.effects;
                 if !call.read {
-                    self.found.write(&String::from_utf8_lossy(&name));
+                    self.found.raise(Class::Write, || call.reason(&name));
                 }
             }
             None if scan.calls == Calls::Judged => {
                 self.found.effects |= Effects::UNKNOWN_CALL | Effects::NEXTVAL;
-                self.found.write(&String::from_utf8_lossy(&name));
+                self.found.raise(Class::Write, || self.functions.unknown(&name));
             }
             None => {}
         }

@@ -58,12 +58,28 @@ impl ClassCache {
 
     /// The verdict on `text`, from the cache or by [`classify`]. A hit allocates nothing.
     pub fn classify(&mut self, text: &[u8], lexing: &Lexing, functions: &Functions) -> Rc<Verdict> {
+        self.classify_with(text, lexing, functions, |_fresh| {})
+    }
+
+    /// The same; `recall` is shown a verdict that is not from the cache before it is kept.
+    pub fn classify_with(
+        &mut self,
+        text: &[u8],
+        lexing: &Lexing,
+        functions: &Functions,
+        recall: impl FnOnce(&Verdict),
+    ) -> Rc<Verdict> {
+        let anew = || {
+            let verdict = classify(text, lexing, functions);
+            recall(&verdict);
+            Rc::new(verdict)
+        };
         if text.len() > self.longest {
             self.misses += 1;
-            return Rc::new(classify(text, lexing, functions));
+            return anew();
         }
-        let hash = self.hash(text);
         let print = functions.fingerprint();
+        let hash = self.hash(text, print);
         self.clock += 1;
         let clock = self.clock;
         let place = hash as usize & (self.sets.len() - 1);
@@ -81,7 +97,7 @@ impl ClassCache {
             }
         }
         self.misses += 1;
-        let verdict = Rc::new(classify(text, lexing, functions));
+        let verdict = anew();
         let at = hash as usize & (self.seen.len() - 1);
         if self.seen[at] == tag {
             self.keep(
@@ -121,8 +137,9 @@ impl ClassCache {
         (self.hits, self.misses)
     }
 
-    fn hash(&self, text: &[u8]) -> u64 {
+    fn hash(&self, text: &[u8], print: u64) -> u64 {
         let mut hasher = self.state.build_hasher();
+        hasher.write_u64(print);
         hasher.write(text);
         hasher.finish()
     }

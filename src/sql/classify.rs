@@ -194,9 +194,11 @@ impl Statements<'_, '_> {
             K::Listen | K::Unlisten => self.listen(keyword),
             K::Discard => self.discard(),
             K::Load => self.act("LOAD", Effects::LOAD, Calls::Noted),
-            K::Do | K::Call => {
-                self.act(&keyword.name(), Effects::PROCEDURAL | Effects::NEXTVAL, Calls::Judged);
+            K::Do => {
+                let effects = Effects::PROCEDURAL | Effects::NEXTVAL | Effects::DDL;
+                self.act("DO", effects, Calls::Judged);
             }
+            K::Call => self.act("CALL", Effects::PROCEDURAL | Effects::NEXTVAL, Calls::Judged),
             K::Create => self.create(),
             K::Alter | K::Drop | K::Import | K::Grant | K::Revoke | K::Comment | K::Reassign => {
                 self.act(&keyword.name(), Effects::DDL, Calls::Noted);

@@ -91,31 +91,35 @@ impl<'a> Cursor<'a> {
         Some(name.into())
     }
 
-    /// Writes the name that a token is into `name`. The escapes of `U&""` are left as they stand.
+    /// Writes the name that a token is into `name`.
     pub(super) fn fold(&self, token: Token, name: &mut Vec<u8>) {
-        name.clear();
-        let bytes = self.bytes(token);
-        match token.kind {
-            Kind::Quoted | Kind::UnicodeQuoted => {
-                let from = if token.kind == Kind::Quoted { 1 } else { 3 };
-                let inner = bytes.get(from..bytes.len().saturating_sub(1)).unwrap_or_default();
-                let mut quote = false;
-                for &byte in inner {
-                    quote = byte == b'"' && !quote;
-                    if !quote {
-                        name.push(byte);
-                    }
+        fold(self.bytes(token), token.kind, self.lexer.lexing().encoding, name);
+    }
+}
+
+/// Writes the name that a token's bytes are into `name`, folded and cut as PostgreSQL does. The escapes of `U&""` are left as
+/// they stand.
+pub(super) fn fold(bytes: &[u8], kind: Kind, encoding: Encoding, name: &mut Vec<u8>) {
+    name.clear();
+    match kind {
+        Kind::Quoted | Kind::UnicodeQuoted => {
+            let from = if kind == Kind::Quoted { 1 } else { 3 };
+            let inner = bytes.get(from..bytes.len().saturating_sub(1)).unwrap_or_default();
+            let mut quote = false;
+            for &byte in inner {
+                quote = byte == b'"' && !quote;
+                if !quote {
+                    name.push(byte);
                 }
             }
-            _ => name.extend(bytes.iter().map(u8::to_ascii_lowercase)),
         }
-        if name.len() > NAME_LIMIT {
-            let mut end = NAME_LIMIT;
-            let utf8 = self.lexer.lexing().encoding == Encoding::AsciiSafe;
-            while utf8 && end > 0 && name[end] & 0xc0 == 0x80 {
-                end -= 1;
-            }
-            name.truncate(end);
+        _ => name.extend(bytes.iter().map(u8::to_ascii_lowercase)),
+    }
+    if name.len() > NAME_LIMIT {
+        let mut end = NAME_LIMIT;
+        while encoding == Encoding::AsciiSafe && end > 0 && name[end] & 0xc0 == 0x80 {
+            end -= 1;
         }
+        name.truncate(end);
     }
 }

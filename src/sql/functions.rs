@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-use super::functions_table::{EFFECTS, EXTENSIONS, PRIMARY, READS};
+use super::Effects;
+use super::functions_table::{EFFECTS, PRIMARY, READS};
 use super::keywords::Keyword;
-use super::{Class, Effects, Lexing, classify};
 
 /// A function's volatility as its database declares it (`pg_proc.provolatile`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,15 +22,17 @@ pub enum Volatility {
     Volatile,
 }
 
-impl Volatility {
-    /// From the catalog's letter; what is not known is volatile.
-    pub fn of(letter: char) -> Self {
-        match letter {
-            'i' => Self::Immutable,
-            's' => Self::Stable,
-            _ => Self::Volatile,
-        }
-    }
+/// What made a call what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// The built-in table.
+    Table,
+    /// The catalog's label.
+    Label,
+    /// What the function's body calls, whatever its label.
+    Body,
+    /// The configuration.
+    Config,
 }
 
 /// What one call is.
@@ -40,22 +42,58 @@ pub(super) struct Call {
     pub(super) read: bool,
     /// What it leaves behind.
     pub(super) effects: Effects,
+    /// What says so.
+    by: By,
 }
 
-type Catalog = HashMap<Box<[u8]>, Volatility, FixedState>;
-/// A name and a text that belongs to it.
-pub type Named = (Box<[u8]>, Box<[u8]>);
-type Names = HashSet<Box<[u8]>, FixedState>;
+impl Call {
+    /// Why it belongs on the primary, for people.
+    pub(super) fn reason(self, name: &[u8]) -> Box<str> {
+        let name = String::from_utf8_lossy(name);
+        match self.by {
+            By::Table => name.into(),
+            By::Label => format!("function {name} is VOLATILE in the catalog").into(),
+            By::Body => format!("function {name} calls in its body what belongs on the primary").into(),
+            By::Config => format!("function {name} is in primary_functions").into(),
+        }
+    }
+}
+
+/// What a database's own functions of one name are; the strictest is the greatest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Own {
+    Reads,
+    CallsPrimary,
+    Volatile,
+}
+
+impl Own {
+    /// From the label that the catalog's answer gives; what is not known is volatile.
+    pub(super) fn of(label: &str) -> Self {
+        match label {
+            "i" | "s" => Self::Reads,
+            "b" => Self::CallsPrimary,
+            _ => Self::Volatile,
+        }
+    }
+}
+
+type Catalog = HashMap<Box<[u8]>, Own, FixedState>;
+pub(super) type Names = HashSet<Box<[u8]>, FixedState>;
+/// Names and why they belong on the primary.
+pub(super) type Relations = HashMap<Box<[u8]>, &'static str, FixedState>;
 
 /// The functions of one database, and relations of it that must be read on the primary. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Functions {
     builtin: Arc<HashMap<&'static [u8], Call, FixedState>>,
-    catalog: Option<Arc<Catalog>>,
-    relations: Option<Arc<Names>>,
+    pub(super) catalog: Option<Arc<Catalog>>,
+    pub(super) relations: Option<Arc<Relations>>,
+    pub(super) operators: Option<Arc<Names>>,
     read_only: Arc<Names>,
     primary: Arc<Names>,
-    fingerprint: u64,
+    content: u64,
+    scope: u64,
 }
 
 impl Default for Functions {
@@ -65,44 +103,12 @@ impl Default for Functions {
 }
 
 impl Functions {
-    /// The names, with the strictest volatility of their overloads, that [`Functions::with_catalog`] wants: two
-    /// columns, name and letter. Extensions that the table knows are left out. A function whose body names what
-    /// must not run on a replica counts as VOLATILE, whatever its label.
-    pub fn catalog_query() -> String {
-        let known: Vec<String> = EXTENSIONS.split_whitespace().map(|name| format!("'{name}'")).collect();
-        format!(
-            "SELECT p.proname, pg_catalog.max(CASE WHEN p.provolatile OPERATOR(pg_catalog.=) 'v' \
-             OR p.prosrc OPERATOR(pg_catalog.~*) '{SUSPECT}' THEN 'v' ELSE p.provolatile::pg_catalog.text END) \
-             FROM pg_catalog.pg_proc p WHERE p.oid OPERATOR(pg_catalog.>=) 16384 AND NOT EXISTS (\
-             SELECT 1 FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e \
-             ON e.oid OPERATOR(pg_catalog.=) d.refobjid \
-             WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass \
-             AND d.objid OPERATOR(pg_catalog.=) p.oid AND d.deptype OPERATOR(pg_catalog.=) 'e' \
-             AND e.extname OPERATOR(pg_catalog.=) ANY (ARRAY[{}]::pg_catalog.name[])) GROUP BY p.proname",
-            known.join(",")
-        )
-    }
-
-    /// The names that [`Functions::with_relations`] wants: sequences, whose positions a standby sees ahead of their
-    /// use, and unlogged tables, which it can't read.
-    pub fn relations_query() -> &'static str {
-        "SELECT DISTINCT relname FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.>=) 16384 \
-         AND (relkind OPERATOR(pg_catalog.=) 'S' OR (relpersistence OPERATOR(pg_catalog.=) 'u' \
-         AND relkind OPERATOR(pg_catalog.=) ANY ('{r,m,p}'::\"char\"[])))"
-    }
-
-    /// The rows that [`Functions::with_views`] wants.
-    pub fn views_query() -> &'static str {
-        "SELECT relname, pg_catalog.pg_get_viewdef(oid) FROM pg_catalog.pg_class \
-         WHERE oid OPERATOR(pg_catalog.>=) 16384 AND relkind OPERATOR(pg_catalog.=) 'v'"
-    }
-
     /// PostgreSQL's own functions, its contrib modules' and pgvector's. Any other is unknown, which is a write.
     pub fn builtin() -> Self {
         let mut table = HashMap::with_capacity_and_hasher(4096, FixedState::default());
         for (names, read) in [(READS, true), (PRIMARY, false)] {
             for name in names.split_ascii_whitespace() {
-                table.insert(name.as_bytes(), Call { read, effects: Effects::NONE });
+                table.insert(name.as_bytes(), Call { read, effects: Effects::NONE, by: By::Table });
             }
         }
         for (effects, names) in EFFECTS {
@@ -116,9 +122,11 @@ impl Functions {
             builtin: Arc::new(table),
             catalog: None,
             relations: None,
+            operators: None,
             read_only: Arc::default(),
             primary: Arc::default(),
-            fingerprint: 0,
+            content: 0,
+            scope: 0,
         }
     }
 
@@ -136,67 +144,75 @@ impl Functions {
         self.renew()
     }
 
-    /// With the functions that users of this database have made, all of them, as [`Functions::catalog_query`]
-    /// gives them. Of a name that comes twice the strictest counts.
+    /// With the functions that users of this database have made, all of them. Of a name that comes twice the strictest
+    /// counts.
     #[must_use]
-    pub fn with_catalog(mut self, rows: impl IntoIterator<Item = (Box<[u8]>, Volatility)>) -> Self {
+    pub fn with_catalog(self, rows: impl IntoIterator<Item = (Box<[u8]>, Volatility)>) -> Self {
+        let own = |volatility| if volatility == Volatility::Volatile { Own::Volatile } else { Own::Reads };
+        self.with_own(rows.into_iter().map(|(name, volatility)| (name, own(volatility))))
+    }
+
+    pub(super) fn with_own(mut self, rows: impl IntoIterator<Item = (Box<[u8]>, Own)>) -> Self {
         let mut catalog = Catalog::default();
-        for (name, volatility) in rows {
-            let known = catalog.entry(name).or_insert(volatility);
-            *known = volatility.max(*known);
+        for (name, own) in rows {
+            let known = catalog.entry(name).or_insert(own);
+            *known = own.max(*known);
         }
         self.catalog = Some(Arc::new(catalog));
         self.renew()
     }
 
-    /// With relations whose reading belongs on the primary, as [`Functions::relations_query`] gives them: names
-    /// without schema; any relation of such a name counts.
+    /// With relations whose reading belongs on the primary, each with why: names without schema; any relation of such a
+    /// name counts.
     #[must_use]
-    pub fn with_relations(mut self, names: impl IntoIterator<Item = Box<[u8]>>) -> Self {
-        let names: Names = names.into_iter().collect();
+    pub fn with_relations(mut self, names: impl IntoIterator<Item = (Box<[u8]>, &'static str)>) -> Self {
+        let names: Relations = names.into_iter().collect();
         self.relations = (!names.is_empty()).then(|| Arc::new(names));
         self.renew()
     }
 
-    /// With the database's views, name and definition, as [`Functions::views_query`] gives them: those that call
-    /// what belongs on the primary count as such relations, views over them too. Give functions and relations first.
+    /// The same under a number that nothing else has: verdicts by it are used for nothing else.
     #[must_use]
-    pub fn with_views(mut self, views: &[Named]) -> Self {
-        loop {
-            let mut names = self.relations.as_deref().cloned().unwrap_or_default();
-            let before = names.len();
-            for (name, definition) in views {
-                if !names.contains(name)
-                    && classify(definition, &Lexing::default(), &self).class == Class::Write
-                {
-                    names.insert(name.clone());
-                }
-            }
-            if names.len() == before {
-                return self.renew();
-            }
-            self.relations = Some(Arc::new(names));
-        }
+    pub fn in_scope(mut self, scope: u64) -> Self {
+        self.scope = scope;
+        self
     }
 
-    /// A number that stands for what was given on top of the built-in table: verdicts of different ones don't mix.
+    /// Whether a database's catalog was given.
+    pub fn has_catalog(&self) -> bool {
+        self.catalog.is_some()
+    }
+
+    /// How many names of functions, relations and operators a database's catalog brought.
+    pub fn counts(&self) -> [usize; 3] {
+        [
+            self.catalog.as_ref().map_or(0, |names| names.len()),
+            self.relations.as_ref().map_or(0, |names| names.len()),
+            self.operators.as_ref().map_or(0, |names| names.len()),
+        ]
+    }
+
+    /// A number that stands for the scope, or without one for what was given on top of the built-in table: verdicts of
+    /// different ones don't mix.
+    #[inline]
     pub fn fingerprint(&self) -> u64 {
-        self.fingerprint
+        if self.scope == 0 { self.content } else { self.scope }
     }
 
     /// What a call of `name` is, `None` if the name is unknown. The name is folded and without schema.
     #[inline]
     pub(super) fn call(&self, name: &[u8]) -> Option<Call> {
         let builtin = self.builtin.get(name).copied();
-        let users = self.catalog.as_ref().and_then(|catalog| catalog.get(name)).map(|volatility| {
-            let read = *volatility < Volatility::Volatile;
-            Call {
-                read,
-                effects: if read { Effects::NONE } else { Effects::UNKNOWN_CALL | Effects::NEXTVAL },
-            }
+        let users = self.catalog.as_ref().and_then(|catalog| catalog.get(name)).map(|own| match own {
+            Own::Reads => Call { read: true, effects: Effects::NONE, by: By::Label },
+            Own::CallsPrimary => Call { read: false, effects: UNSEEN, by: By::Body },
+            Own::Volatile => Call { read: false, effects: UNSEEN, by: By::Label },
         });
         let call = match (builtin, users) {
-            (Some(a), Some(b)) => Some(Call { read: a.read && b.read, effects: a.effects | b.effects }),
+            (Some(a), Some(b)) => {
+                let strictest = if a.read { b } else { a };
+                Some(Call { effects: a.effects | b.effects, ..strictest })
+            }
             (one, other) => one.or(other),
         };
         if self.primary.is_empty() && self.read_only.is_empty() {
@@ -212,20 +228,26 @@ impl Functions {
 
     fn configured(&self, name: &[u8], call: Option<Call>) -> Option<Call> {
         if self.primary.contains(name) {
-            let effects = call.map_or(Effects::UNKNOWN_CALL | Effects::NEXTVAL, |call| call.effects);
-            return Some(Call { read: false, effects });
+            let effects = call.map_or(UNSEEN, |call| call.effects);
+            return Some(Call { read: false, effects, by: By::Config });
         }
         if self.read_only.contains(name) {
             let effects = self.builtin.get(name).map_or(Effects::NONE, |call| call.effects);
-            return Some(Call { read: true, effects });
+            return Some(Call { read: true, effects, by: By::Config });
         }
         call
     }
 
-    /// Whether a relation of this name is one for the primary.
+    /// Why a function of which nothing is known belongs on the primary, for people.
+    pub(super) fn unknown(&self, name: &[u8]) -> Box<str> {
+        let name = String::from_utf8_lossy(name);
+        if self.has_catalog() { format!("function {name} is not in the catalog").into() } else { name.into() }
+    }
+
+    /// Why a relation of this name is one for the primary, if it is.
     #[inline]
-    pub(super) fn primary_relation(&self, name: &[u8]) -> bool {
-        self.relations.as_ref().is_some_and(|relations| relations.contains(name))
+    pub(super) fn primary_relation(&self, name: &[u8]) -> Option<&'static str> {
+        self.relations.as_ref()?.get(name).copied()
     }
 
     /// Whether relations were given at all.
@@ -234,30 +256,34 @@ impl Functions {
         self.relations.is_some()
     }
 
+    /// Whether an operator of this name calls what belongs on the primary.
+    #[inline]
+    pub(super) fn primary_operator(&self, name: &[u8]) -> bool {
+        self.operators.as_ref().is_some_and(|operators| operators.contains(name))
+    }
+
     /// Computes the fingerprint anew, whatever order the names have.
-    fn renew(mut self) -> Self {
+    pub(super) fn renew(mut self) -> Self {
         let state = FixedState::with_seed(0x7067_6861);
         let mut sum = 1_u64;
         let mut add = |part: u8, name: &[u8], more: u8| {
             sum = sum.wrapping_add(state.hash_one((part, name, more)));
         };
-        for (name, volatility) in self.catalog.iter().flat_map(|map| map.iter()) {
-            add(0, name, *volatility as u8);
+        for (name, own) in self.catalog.iter().flat_map(|map| map.iter()) {
+            add(0, name, *own as u8);
         }
-        for name in self.relations.iter().flat_map(|names| names.iter()) {
-            add(1, name, 0);
-        }
+        self.relations.iter().flat_map(|names| names.keys()).for_each(|name| add(1, name, 0));
+        self.operators.iter().flat_map(|names| names.iter()).for_each(|name| add(5, name, 0));
         self.read_only.iter().for_each(|name| add(2, name, 0));
         self.primary.iter().for_each(|name| add(3, name, 0));
         add(4, &[], u8::from(self.catalog.is_some()));
-        self.fingerprint = sum;
+        self.content = sum;
         self
     }
 }
 
-/// Words in a function's body that make it one for the primary.
-const SUSPECT: &str = "advisory|dblink|nextval|setval|currval|lastval|set_config|setseed|pg_notify|pg_is_in_recovery\
-|pg_backend_pid|lo_(open|creat|put|import|export|unlink)|export_snapshot|in_hot_standby|inet_server";
+/// What a function may leave behind of which nothing is seen.
+const UNSEEN: Effects = Effects(Effects::UNKNOWN_CALL.0 | Effects::NEXTVAL.0);
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,7 @@
 
 mod body;
 mod cache;
+mod catalog;
 mod classify;
 mod cursor;
 mod explain;
@@ -23,8 +24,9 @@ use std::cell::Cell;
 use std::fmt;
 
 pub use cache::ClassCache;
+pub use catalog::{Rows, questions, revision};
 pub use classify::{classify, second_statement};
-pub use functions::{Functions, Named, Volatility};
+pub use functions::{Functions, Volatility};
 pub use lexer::{Encoding, Lexing};
 pub use normalize::{fingerprint, normalize};
 
@@ -40,6 +42,18 @@ pub enum Class {
     Session,
     /// Must run on the primary, or may have to.
     Write,
+}
+
+impl Class {
+    /// The class as words for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::VectorRead => "vector read",
+            Self::Session => "session",
+            Self::Write => "write",
+        }
+    }
 }
 
 /// Which way a COPY sends data.
@@ -298,5 +312,10 @@ impl Verdict {
     /// Where the string may run, by its text and by what was learnt.
     pub fn class(&self) -> Class {
         if self.learnt.get() == Learnt::Writes { Class::Write } else { self.class }
+    }
+
+    /// What decided the class, by its text and by what was learnt.
+    pub fn why(&self) -> &str {
+        if self.learnt.get() == Learnt::Writes { "learnt: a replica refused it" } else { &self.reason }
     }
 }

@@ -112,6 +112,16 @@ pub fn empty(out: &mut Vec<u8>, tag: u8) {
     frame(out, tag, |_| {});
 }
 
+/// ParameterDescription.
+pub fn parameter_description(out: &mut Vec<u8>, types: &[u32]) {
+    frame(out, backend::PARAMETER_DESCRIPTION, |out| {
+        out.extend_from_slice(&(types.len() as u16).to_be_bytes());
+        for oid in types {
+            out.extend_from_slice(&oid.to_be_bytes());
+        }
+    });
+}
+
 /// RowDescription of text columns (type `text`, any length).
 pub fn text_row_description(out: &mut Vec<u8>, columns: &[&str]) {
     frame(out, backend::ROW_DESCRIPTION, |out| {

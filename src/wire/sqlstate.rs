@@ -47,6 +47,8 @@ states! {
     SERIALIZATION_FAILURE = b"40001";
     /// insufficient_privilege.
     INSUFFICIENT_PRIVILEGE = b"42501";
+    /// undefined_function.
+    UNDEFINED_FUNCTION = b"42883";
     /// duplicate_prepared_statement.
     DUPLICATE_PREPARED_STATEMENT = b"42P05";
     /// syntax_error.

@@ -41,7 +41,7 @@ impl Asking {
 
     /// Reads that may run anywhere.
     fn reads(world: &World) -> Self {
-        Self::start(world, |n| format!("SELECT {n} FROM ledger WHERE id = 0;"), |n| n.to_string())
+        Self::start(world, |n| format!("SELECT stays({n}) FROM ledger WHERE id = 0;"), |n| n.to_string())
     }
 
     fn writes(world: &World, first: u32) -> Self {
@@ -65,9 +65,11 @@ async fn world(options: Options) -> (World, Psql) {
     psql::ask(
         &world.status,
         world.proxy.port,
-        "CREATE TABLE ledger (id int PRIMARY KEY); INSERT INTO ledger VALUES (0);",
+        "CREATE TABLE ledger (id int PRIMARY KEY); INSERT INTO ledger VALUES (0);
+         CREATE FUNCTION stays(n int) RETURNS int LANGUAGE sql STABLE AS 'SELECT n';",
     );
     world.replicas_catch_up().await;
+    until_replica(&world, "SELECT stays(1)").await;
     let mut session = Psql::start(&world.status, world.proxy.port);
     assert_eq!(session.say("SET my.own = 'kept';\n\\set kept here"), "");
     (world, session)
@@ -85,6 +87,52 @@ async fn rows(world: &World, expected: u32) {
     let status = world.until("a leader", |status| status.leader.is_some()).await;
     let count = direct(&status, leader(&status), "app", "SELECT count(*) FROM ledger");
     assert_eq!(count, expected.to_string());
+}
+
+/// Waits until a statement may run on a replica: the catalog says so, whoever is the primary.
+async fn until_replica(world: &World, sql: &str) {
+    let client = connect(&world.status, &world.proxy).await;
+    let end = Instant::now() + PATIENCE;
+    while one(&client, &format!("EXPLAIN (ROUTE) {sql}")).await != "replica" {
+        assert!(Instant::now() < end, "{sql} is not routed to a replica: {}", world.proxy.get("/routes"));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The catalog is the primary's: where a replica is behind it, the primary answers, and nothing is learnt of it.
+async fn a_function_that_no_replica_has_yet_runs(world: &World, driver: &tokio_postgres::Client) {
+    let status = world.cluster.status().await;
+    let alive = |sql| status.replicas().find(|member| try_direct(&status, member, &status.app, sql).is_ok());
+    driver.batch_execute("CREATE TABLE held (n int)").await.unwrap();
+    let end = Instant::now() + PATIENCE;
+    let replica = loop {
+        match alive("SELECT FROM held") {
+            Some(replica) => break replica,
+            None => assert!(Instant::now() < end, "no replica has the table"),
+        }
+    };
+    // Replay waits for who reads the table, up to max_standby_streaming_delay.
+    let mut reader = Psql::start(&world.status, replica.direct_port);
+    assert_eq!(reader.say("BEGIN; SELECT count(*) FROM held;"), "0");
+    driver.batch_execute("ALTER TABLE held ADD m int").await.unwrap();
+    let create = "CREATE FUNCTION ahead(n int) RETURNS int LANGUAGE sql STABLE AS 'SELECT n'";
+    driver.batch_execute(create).await.unwrap();
+    until_replica(world, "SELECT ahead(1)").await;
+    let fresh = connect(&world.status, &world.proxy).await;
+    assert_eq!(one(&fresh, "SELECT ahead(2)").await, "2");
+    let behind = || world.proxy.metric("pgha_reroutes_total", "behind");
+    assert_eq!(behind(), 1.0);
+    // Prepared on the primary, for no replica can; and at each use refused by the replica and run there.
+    fresh.batch_execute("SET pgha.consistency = 'eventual'").await.unwrap();
+    let prepared = fresh.prepare("SELECT ahead($1)").await.unwrap();
+    for n in 3..=5_i32 {
+        assert_eq!(fresh.query_one(&prepared, &[&n]).await.unwrap().get::<_, i32>(0), n);
+    }
+    assert_eq!(behind(), 5.0);
+    let error = fresh.simple_query("SELECT now(1, 2, 3)").await.unwrap_err();
+    assert_eq!(error.code().map(tokio_postgres::error::SqlState::code), Some("42883"));
+    assert_eq!(world.proxy.metric("pgha_learnt_entries", ""), 0.0);
+    assert_eq!(reader.say("ROLLBACK;"), "");
 }
 
 #[test]
@@ -109,6 +157,8 @@ fn sessions_outlive_a_switchover_and_a_dead_primary() {
         let reads = Asking::reads(&world);
         let killed = Instant::now();
         world.cluster.kill(&old, How::Member).await.expect("a kill");
+        // Before that a statement may still be written to the dying connection, and its outcome be unknown.
+        world.proxy.until("the loss", |proxy| proxy.get("/readyz").contains("\"primary\":false"));
         assert_eq!(session.say("INSERT INTO ledger VALUES (1000000) RETURNING id;"), "1000000");
         let took = killed.elapsed();
         assert!(took > Duration::from_secs(1), "the primary was dead, and a write took {took:?}");
@@ -119,6 +169,16 @@ fn sessions_outlive_a_switchover_and_a_dead_primary() {
         let (read, longest_read) = reads.end();
         assert!(read > 100 && longest_read < Duration::from_secs(5), "{read} reads, {longest_read:?}");
         rows(&world, written + 3).await;
+        // The next primary's catalog is followed like the one before.
+        driver
+            .batch_execute(
+                "CREATE FUNCTION later(n int) RETURNS int LANGUAGE sql STABLE AS 'SELECT stays(n)'",
+            )
+            .await
+            .unwrap();
+        assert_eq!(one(&driver, "SELECT later(2)").await, "2");
+        until_replica(&world, "SELECT later(3)").await;
+        a_function_that_no_replica_has_yet_runs(&world, &driver).await;
 
         world.cluster.kill(&old, How::Start).await.expect("a start");
         world.cluster.wait_ready(PATIENCE).await.expect("it follows");
