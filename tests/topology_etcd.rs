@@ -272,6 +272,7 @@ fn try_start_with(source: Source, members: &Members) -> Result<Control, control:
         reads: Reads::Replicas,
         consistency: Consistency::Session,
         balance: Balance::RoundRobin,
+        user_consistency: BTreeMap::new(),
         eject_after: 0,
         eject_time: Duration::from_secs(10),
         slow_start: Duration::ZERO,

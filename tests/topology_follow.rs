@@ -78,6 +78,7 @@ fn start(endpoint: String, cluster: &Cluster) -> Control {
         reads: Reads::Replicas,
         consistency: Consistency::Session,
         balance: Balance::RoundRobin,
+        user_consistency: BTreeMap::new(),
         eject_after: 0,
         eject_time: Duration::from_secs(10),
         slow_start: Duration::ZERO,

@@ -59,6 +59,8 @@ pub struct Routing {
     pub max_lag: Duration,
     /// `max_lag_bytes`: the same in WAL bytes; default 16 MiB.
     pub max_lag_bytes: u64,
+    /// `user_consistency`: the same for these users.
+    pub user_consistency: BTreeMap<String, Consistency>,
     /// `eject_after`: so many errors of a replica's within 10 s take it out for a while; default 10, 0 for never.
     pub eject_after: u32,
     /// `eject_time`: for how long, doubled each next time; default 10 s.
@@ -92,17 +94,16 @@ pub struct Vector {
     pub settings: BTreeMap<String, String>,
 }
 
+const LEVELS: [(&str, Consistency); 3] =
+    [("eventual", Consistency::Eventual), ("session", Consistency::Session), ("strong", Consistency::Strong)];
+
 impl Routing {
     pub(super) fn read(section: &mut Section<'_>) -> Result<Self, Error> {
-        let levels = [
-            ("eventual", Consistency::Eventual),
-            ("session", Consistency::Session),
-            ("strong", Consistency::Strong),
-        ];
         let reads = [("replicas", Reads::Replicas), ("primary", Reads::Primary)];
         Ok(Self {
             reads: section.choice("reads", "replicas", &reads)?,
-            consistency: section.choice("consistency", "session", &levels)?,
+            consistency: section.choice("consistency", "session", &LEVELS)?,
+            user_consistency: user_consistency(section)?,
             balance: section.choice("balance", "round_robin", &BALANCES)?,
             weights: weights(section)?,
             fence_wait: section.duration("fence_wait", Duration::ZERO, Duration::ZERO..=MINUTE)?,
@@ -144,6 +145,19 @@ impl Vector {
             settings,
         })
     }
+}
+
+fn user_consistency(section: &mut Section<'_>) -> Result<BTreeMap<String, Consistency>, Error> {
+    let key = "user_consistency";
+    let written = section.values(key)?;
+    let of = |(user, word): (String, String)| match LEVELS.iter().find(|(name, _)| *name == word) {
+        Some((_, level)) => Ok((user, *level)),
+        None => {
+            let text = format!("{word:?} for {user} is none of \"eventual\", \"session\", \"strong\"");
+            Err(section.error(key, text))
+        }
+    };
+    written.into_iter().map(of).collect()
 }
 
 fn weights(section: &mut Section<'_>) -> Result<BTreeMap<String, u32>, Error> {

@@ -5,11 +5,14 @@ use super::Session;
 use super::batch::{End, Item, Summary};
 use super::loss::LOST_TRANSACTION;
 use super::state::Tx;
-use crate::sql::{Hint, TransactionVerb, Verdict};
+use crate::sql::{Class, Hint, TransactionVerb, Verdict};
 use crate::wire::build;
 use crate::wire::parts::Named;
 use crate::wire::tags::{backend, frontend};
 use crate::wire::{HEADER_LEN, SqlState};
+
+/// Bytes of a BEGIN that waits, with the SET TRANSACTION behind it; a longer one is sent.
+const LONGEST_BEGIN: usize = 1000;
 
 /// PostgreSQL's words for a statement in a failed transaction.
 const ABORTED: &str = "current transaction is aborted, commands ignored until end of transaction block";
@@ -69,6 +72,17 @@ impl Session {
                 let tag = begin_tag(begin);
                 self.tx = Tx::Deferred { begin: begin.to_vec(), modes: *modes };
                 Some(tag)
+            }
+            (Some(TransactionVerb::Set(set)), Tx::Deferred { begin, modes })
+                if only.class() == Class::Session && begin.len() < LONGEST_BEGIN =>
+            {
+                let sql = items
+                    .iter()
+                    .find_map(|item| text(bytes, item))
+                    .filter(|sql| sql.len() < LONGEST_BEGIN)?;
+                let (begin, modes) = ([&begin[..], b"\n;", sql].concat(), modes.then(*set));
+                self.tx = Tx::Deferred { begin, modes };
+                Some("SET")
             }
             (Some(TransactionVerb::Commit { chain: false }), Tx::Deferred { .. }) => {
                 self.tx = Tx::Idle;

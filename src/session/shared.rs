@@ -15,7 +15,7 @@ use super::told::{Counters, Told};
 use super::worker::Mail;
 use crate::backend::Parameters;
 use crate::client::Busyness;
-use crate::config::Config;
+use crate::config::{Config, Consistency};
 use crate::net::tls::ClientTls;
 use crate::pool::{Budget, MemberBudget};
 use crate::scram::Credentials;
@@ -39,6 +39,8 @@ pub struct Identity {
     pub catalog: Arc<Catalog>,
     /// What the proxy logs in with, as of the last login of a client.
     pub credentials: ArcSwap<Credentials>,
+    /// What its reads must show, where a session doesn't say otherwise.
+    pub consistency: Consistency,
     /// Its sessions have asked for `currval()` or `lastval()`: one that calls `nextval()` keeps its backend.
     pub reads_sequences: AtomicBool,
 }
@@ -197,12 +199,14 @@ impl Shared {
 
     /// The identity of a user in a database, with the credentials of its latest login.
     pub fn identity(&self, user: &str, database: &str, credentials: Arc<Credentials>) -> Arc<Identity> {
+        let routing = &self.config.routing;
         let entry = self.identities.entry((user.into(), database.into()));
         let identity = entry.or_insert_with(|| {
             Arc::new(Identity {
                 id: self.next_identity.fetch_add(1, Relaxed),
                 user: user.into(),
                 database: database.into(),
+                consistency: routing.user_consistency.get(user).copied().unwrap_or(routing.consistency),
                 catalog: self.catalogs.of(database),
                 credentials: ArcSwap::new(Arc::clone(&credentials)),
                 reads_sequences: AtomicBool::new(false),

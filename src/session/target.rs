@@ -30,7 +30,7 @@ impl Session {
         };
         let wishes = self.wishes();
         let wished = attempt.consistency.map(level).or(wishes.consistency);
-        let consistency = wished.unwrap_or(self.worker.shared.config.routing.consistency);
+        let consistency = wished.unwrap_or(self.pools.identity.consistency);
         let fence = self.fence_for(consistency, topology.epoch);
         let shared = &self.worker.shared;
         let seen = self.seen.filter(|_| consistency != Consistency::Eventual);

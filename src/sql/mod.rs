@@ -76,6 +76,18 @@ pub struct TransactionModes {
     pub deferrable: Option<bool>,
 }
 
+impl TransactionModes {
+    /// The modes when `set` was said behind them.
+    #[must_use]
+    pub fn then(self, set: Self) -> Self {
+        Self {
+            read_only: set.read_only.or(self.read_only),
+            serializable: self.serializable || set.serializable,
+            deferrable: set.deferrable.or(self.deferrable),
+        }
+    }
+}
+
 /// A statement that begins, ends or divides a transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TransactionVerb {

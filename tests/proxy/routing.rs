@@ -113,6 +113,21 @@ fn read_only_transactions_run_on_a_replica() {
         assert_eq!(one(&client, "SELECT id FROM read_only").await, "1");
         client.batch_execute("COMMIT").await.unwrap();
         assert_eq!(calls(world, "SELECT id FROM read_only")[0], 1);
+        // The same said by SET TRANSACTION, with what else stands there.
+        for n in 1..=10 {
+            client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ -- as drivers do").await.unwrap();
+            client.batch_execute("SET TRANSACTION READ ONLY").await.unwrap();
+            assert_eq!(one(&client, "SELECT id, 'set' FROM read_only").await, "1");
+            assert_eq!(one(&client, "SHOW transaction_isolation").await, "repeatable read");
+            assert_eq!(one(&client, "SHOW transaction_read_only").await, "on");
+            client.batch_execute("COMMIT").await.unwrap();
+            let ran = calls(world, "SELECT id, $1 FROM read_only");
+            assert_eq!((ran[0], ran[1] + ran[2]), (0, n), "{ran:?}");
+        }
+        client.batch_execute("BEGIN READ ONLY").await.unwrap();
+        client.batch_execute("SET TRANSACTION READ WRITE").await.unwrap();
+        client.batch_execute("INSERT INTO read_only VALUES (2)").await.expect("the last word counts");
+        client.batch_execute("ROLLBACK").await.unwrap();
     });
     proxy.assert_healthy();
 }
