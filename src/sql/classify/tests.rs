@@ -71,6 +71,7 @@ fn reads() {
             "select a fetch from t fetch first 5 rows with ties",
             "select similarity(a, b), word_similarity(a, b), digest('x', 'sha256'), earth_distance(a, b)",
             "select l2_distance(a, b), cosine_distance(a, b), vector_dims(a) from t",
+            "select regproc('now'), regtype('int4'), inet(a), uuid(b), jsonb(c), tsvector(d) from t",
             "select; select 2;;",
             "/* c */ select 1 -- d",
         ],
