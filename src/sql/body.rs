@@ -123,6 +123,8 @@ impl Statements<'_, '_> {
         }
         scan.before = match self.cursor.token.kind {
             Kind::Word | Kind::Quoted => self.word(scan),
+            // an alias is none of the names that count
+            Kind::UnicodeQuoted if scan.before == Before::Keyword(K::As) => Before::Operand,
             Kind::UnicodeQuoted => {
                 self.write_unless_ignored(scan, "U& name");
                 Before::Operand

@@ -72,6 +72,7 @@ fn reads() {
             "select similarity(a, b), word_similarity(a, b), digest('x', 'sha256'), earth_distance(a, b)",
             "select l2_distance(a, b), cosine_distance(a, b), vector_dims(a) from t",
             "select regproc('now'), regtype('int4'), inet(a), uuid(b), jsonb(c), tsvector(d) from t",
+            "select 1 as U&\"d\\0061ta\", cast(a as U&\"t\") from t as U&\"!0061\" uescape '!'",
             "select; select 2;;",
             "/* c */ select 1 -- d",
         ],
@@ -216,6 +217,8 @@ fn writes_by_what_the_text_shows() {
         ("select 'a", "lexically broken"),
         ("select 1 /* a", "lexically broken"),
         ("select \u{0} 1", "lexically broken"),
+        ("select a as x, U&\"f\"(1)", "U& name"),
+        ("select a as U&\"f\", U&\"f\"(1)", "U& name"),
         ("select 1; insert into t values (1); select f()", "INSERT"),
     ]);
 }
