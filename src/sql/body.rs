@@ -154,7 +154,12 @@ impl Statements<'_, '_> {
                 self.found.write("lexically broken");
                 Before::Other
             }
-            Kind::Bracket | Kind::Punctuation | Kind::Semicolon | Kind::End => Before::Other,
+            Kind::Semicolon => {
+                // inside of a parenthesis only a rule and a routine may have one, and they write
+                self.found.write("syntax");
+                Before::Other
+            }
+            Kind::Bracket | Kind::Punctuation | Kind::End => Before::Other,
         };
     }
 
