@@ -150,16 +150,12 @@ impl Statements<'_, '_> {
                 Before::Operand
             }
             Kind::Number | Kind::BitString => Before::Operand,
-            Kind::Other | Kind::Unterminated => {
-                self.found.write("lexically broken");
-                Before::Other
-            }
             Kind::Semicolon => {
                 // inside of a parenthesis only a rule and a routine may have one, and they write
                 self.found.write("syntax");
                 Before::Other
             }
-            Kind::Bracket | Kind::Punctuation | Kind::End => Before::Other,
+            Kind::Bracket | Kind::Punctuation | Kind::Other | Kind::Unterminated | Kind::End => Before::Other,
         };
     }
 

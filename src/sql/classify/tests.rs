@@ -217,6 +217,8 @@ fn writes_by_what_the_text_shows() {
         ("select 'a", "lexically broken"),
         ("select 1 /* a", "lexically broken"),
         ("select \u{0} 1", "lexically broken"),
+        ("explain (costs \u{0} off) select 1", "lexically broken"),
+        ("copy t \\ to stdout", "lexically broken"),
         ("select (1; insert into t values (1)", "syntax"),
         ("explain select (1; insert into t values (1)", "syntax"),
         ("copy (select 1) to stdout with (a; insert into t values (1)", "syntax"),
