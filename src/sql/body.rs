@@ -3,7 +3,7 @@
 use super::Effects;
 use super::classify::Statements;
 use super::keywords::{Category, Keyword as K};
-use super::lexer::Kind;
+use super::lexer::{Kind, Token};
 use super::names;
 
 /// How far the calls and clauses of a statement count.
@@ -187,6 +187,8 @@ impl Statements<'_, '_> {
             if telling || self.functions.has_relations() {
                 self.relation(scan);
             }
+        } else if self.functions.has_relations() && self.found.explain_route.is_none() {
+            self.planned(token);
         }
         if self.cursor.next.kind == Kind::Open && scan.may_be_call() {
             self.call(scan, false);
@@ -207,6 +209,16 @@ impl Statements<'_, '_> {
         }
         self.scratch = name;
         settings
+    }
+
+    /// A name in a statement that is only planned: a standby plans nothing over an unlogged table.
+    fn planned(&mut self, token: Token) {
+        let mut name = std::mem::take(&mut self.scratch);
+        self.cursor.fold(token, &mut name);
+        if self.functions.primary_relation(&name) {
+            self.found.write(&String::from_utf8_lossy(&name));
+        }
+        self.scratch = name;
     }
 
     fn relation(&mut self, scan: &mut Scan) {

@@ -367,6 +367,8 @@ fn explain_counts_if_it_runs() {
             "explain analyse verbose delete from t",
             "explain (analyze) insert into t values (1)",
             "explain (analyze off, analyze) insert into t values (1)",
+            "explain create temp table x as select 1",
+            "explain (costs off) create local temporary table x as select 1",
             "explain (costs off, \"analyze\" true, format json) delete from t",
             "explain (analyze -0) delete from t",
             "explain (U&\"an\\0061lyze\") delete from t",
@@ -656,6 +658,10 @@ fn the_users_functions_and_relations() {
     assert_eq!(class("select * from My_Seq"), Class::Write);
     assert_eq!(class("select * from s.\"My View\""), Class::Write);
     assert_eq!(class("select * from my_view"), Class::Read);
+    // an unlogged table is among them, and not even planned on a standby
+    assert_eq!(class("explain (costs off) select 1 from My_Seq where a = 1"), Class::Write);
+    assert_eq!(class("explain (costs off) select volatile_function(1) from t"), Class::Read);
+    assert_eq!(class("explain (route) select 1 from my_seq"), Class::Session);
 }
 
 #[test]
