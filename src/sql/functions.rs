@@ -257,7 +257,7 @@ impl Functions {
 
 /// Words in a function's body that make it one for the primary.
 const SUSPECT: &str = "advisory|dblink|nextval|setval|currval|lastval|set_config|setseed|pg_notify|pg_is_in_recovery\
-|pg_backend_pid|lo_(open|creat|put|import|export|unlink)|export_snapshot|in_hot_standby|inet_server";
+|pg_backend_pid|lo_(open|creat|put|import|export|unlink)|export_snapshot|in_hot_standby|inet_server|crosstab|query_to_xml";
 
 #[cfg(test)]
 mod tests {
