@@ -1,0 +1,64 @@
+"""The two judges as programs that answer line by line: `pg-ha-proxy route --json`, and judge.rs, which knows a catalog."""
+import json
+import subprocess
+
+
+class Program:
+    """A program that answers each line of JSON with a line of JSON."""
+
+    def __init__(self, *command):
+        self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def ask(self, request):
+        self.process.stdin.write(json.dumps(request).encode() + b"\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.process.args[0]} ended")
+        return json.loads(line)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(10)
+
+
+class Judge:
+    """What the proxy says of a text, by the text alone and with a database's catalog.
+
+    `users` are the names of the database's own VOLATILE functions, and of its views.
+    """
+
+    def __init__(self, programs):
+        self.route = Program(programs / "pg-ha-proxy", "route", "--json")
+        self.judge = Program(programs / "examples/truth_judge")
+        self.queries = self.judge.ask({"queries": True})
+        self.catalog = None
+        self.users = set()
+
+    def learn(self, session):
+        """Takes up the catalog of the database that `session` is in."""
+        read = lambda name: [[(value or b"").hex() for value in row] for row in session.rows(self.queries[name])]
+        functions = [[name, bytes.fromhex(letter).decode()] for name, letter in read("functions")]
+        catalog = {"functions": functions, "relations": [name for (name,) in read("relations")], "views": read("views")}
+        if catalog != self.catalog:
+            self.judge.ask(catalog)
+            self.catalog = catalog
+            name = lambda hexadecimal: bytes.fromhex(hexadecimal).decode("utf-8", "replace")
+            self.users = {name(function) for function, letter in functions if letter == "v"}
+            self.users |= {name(view) for view, _ in catalog["views"]}
+
+    def verdict(self, sql, scs=True, encoding="UTF8"):
+        """`text` and `catalog`, each with route, reason and statements."""
+        verdict = self.judge.ask({"sql": sql.hex(), "scs": scs, "encoding": encoding})
+        if scs and encoding == "UTF8":
+            try:
+                route = self.route.ask(sql.decode())
+            except UnicodeDecodeError:
+                return verdict
+            if route["route"] != verdict["text"]["route"]:
+                raise SystemExit(f"route --json and the library differ on {sql!r}")
+        return verdict
+
+    def close(self):
+        self.route.close()
+        self.judge.close()
