@@ -461,7 +461,10 @@ impl Scan {
         match keyword {
             K::Begin if next == Some(K::Atomic) => self.blocks += 1,
             K::Case if self.blocks > 0 => self.blocks += 1,
-            K::End => self.blocks = self.blocks.saturating_sub(1),
+            // behind a comma it is an option's name
+            K::End if !matches!(self.before, Before::Comma | Before::Open) => {
+                self.blocks = self.blocks.saturating_sub(1);
+            }
             _ => {}
         }
     }

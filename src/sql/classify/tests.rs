@@ -584,6 +584,11 @@ fn effects() {
             Class::Write,
             E::DDL,
         ),
+        (
+            "create function f() returns int begin atomic create text search parser p (start = a, end = b); end",
+            Class::Write,
+            E::DDL,
+        ),
         ("select 1 into temp t", Class::Write, E::DDL | E::TEMP_OBJECT | E::NEXTVAL),
         ("select 1 into pg_temp.t", Class::Write, E::DDL | E::TEMP_OBJECT | E::NEXTVAL),
         ("select 1 into t", Class::Write, E::DDL | E::NEXTVAL),
