@@ -6,7 +6,7 @@ target_folder = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 PROGRAM = $(or $(CARGO_TARGET_DIR),target)/$(target_folder)/pg-ha-proxy
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: build setup demo test check chaos
+.PHONY: build setup demo test check chaos truth fuzz
 build: setup
 	cargo build --locked --profile $(PROFILE)
 
@@ -25,9 +25,19 @@ test: setup
 # Form, lints and documentation, each warning an error
 check: setup
 	cargo fmt --check
+	rustfmt --check --edition 2024 fuzz/targets/*.rs
 	cargo clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
 
 # Kills, freezes and cuts off a cluster under load: CHAOS_SEED, CHAOS_SECONDS (900), CHAOS_FAULTS; tests/chaos/README.md
 chaos: setup
 	cargo test --locked --profile $(PROFILE) --test chaos -- --ignored --nocapture --test-threads=1
+
+# Every statement of PostgreSQL's own tests on a primary and a standby, against where it is sent: TRUTH_SEED; tests/truth/README.md
+truth: setup
+	cargo build --locked --bin pg-ha-proxy --example truth_judge
+	.local/runtime/bin/python tests/truth/run.py
+
+# Each fuzz target for FUZZ_SECONDS (30); fuzz/README.md
+fuzz: setup
+	fuzz/run

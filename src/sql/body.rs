@@ -122,6 +122,8 @@ impl Statements<'_, '_> {
         }
         scan.before = match self.cursor.token.kind {
             Kind::Word | Kind::Quoted => self.word(scan),
+            // an alias is none of the names that count
+            Kind::UnicodeQuoted if scan.before == Before::Keyword(K::As) => Before::Operand,
             Kind::UnicodeQuoted => {
                 self.write_unless_ignored(scan, "U& name");
                 Before::Operand
@@ -153,11 +155,12 @@ impl Statements<'_, '_> {
                 Before::Operand
             }
             Kind::Number | Kind::BitString => Before::Operand,
-            Kind::Other | Kind::Unterminated => {
-                self.found.write("lexically broken");
+            // Inside of a parenthesis only a rule and a routine may have one, and they write.
+            Kind::Semicolon => {
+                self.found.write("syntax");
                 Before::Other
             }
-            Kind::Bracket | Kind::Punctuation | Kind::Semicolon | Kind::End => Before::Other,
+            Kind::Bracket | Kind::Punctuation | Kind::Other | Kind::Unterminated | Kind::End => Before::Other,
         };
     }
 
@@ -189,29 +192,12 @@ impl Statements<'_, '_> {
             if telling || self.functions.has_relations() {
                 self.relation(scan);
             }
+        } else if self.functions.has_relations() && self.found.explain_route.is_none() {
+            self.planned(token);
         }
         if self.cursor.next.kind == Kind::Open && scan.may_be_call() {
             self.call(scan, false);
         }
-    }
-
-    /// Looks a name up among the relations that are read on the primary.
-    pub(super) fn relation_name(&mut self) -> bool {
-        let mut name = std::mem::take(&mut self.scratch);
-        self.cursor.fold(self.cursor.token, &mut name);
-        if self.cursor.next.kind != Kind::Open {
-            if names::primary_view(&name) {
-                self.found.write(&String::from_utf8_lossy(&name));
-            } else if let Some(why) = self.functions.primary_relation(&name) {
-                self.found.raise(Class::Write, || format!("{} {why}", String::from_utf8_lossy(&name)).into());
-            }
-        }
-        let settings = name == b"pg_settings";
-        if name == b"pg_temp" && self.found.effects.contains(Effects::DDL) {
-            self.found.effects |= Effects::TEMP_OBJECT;
-        }
-        self.scratch = name;
-        settings
     }
 
     fn relation(&mut self, scan: &mut Scan) {
@@ -454,7 +440,10 @@ impl Scan {
         match keyword {
             K::Begin if next == Some(K::Atomic) => self.blocks += 1,
             K::Case if self.blocks > 0 => self.blocks += 1,
-            K::End => self.blocks = self.blocks.saturating_sub(1),
+            // behind a comma it is an option's name
+            K::End if !matches!(self.before, Before::Comma | Before::Open) => {
+                self.blocks = self.blocks.saturating_sub(1);
+            }
             _ => {}
         }
     }

@@ -16,7 +16,7 @@ pub type Rows = Vec<Vec<Option<String>>>;
 
 /// Words in a function's body, in a string there too, that make it one for the primary.
 const SUSPECT: &str = "advisory|dblink|nextval|setval|currval|lastval|set_config|setseed|pg_notify|pg_is_in_recovery\
-|pg_backend_pid|lo_(open|creat|put|import|export|unlink)|export_snapshot|in_hot_standby|inet_server";
+|pg_backend_pid|lo_(open|creat|put|import|export|unlink)|export_snapshot|in_hot_standby|inet_server|crosstab|query_to_xml";
 
 /// One row: whether the server is in recovery (`t` or `f`), and a text that is another one whenever an answer to [`questions`] may be.
 pub fn revision() -> String {

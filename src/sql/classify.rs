@@ -34,6 +34,9 @@ pub fn classify(text: &[u8], lexing: &Lexing, functions: &Functions) -> Verdict 
         statements.statement();
         mixed |= statements.found.transaction.is_some();
     }
+    if statements.cursor.broken {
+        statements.found.write("lexically broken");
+    }
     verdict(statements.found, count, mixed, hints::leading(text))
 }
 

@@ -17,13 +17,16 @@ pub(super) struct Cursor<'a> {
     pub(super) next: Token,
     /// The keyword that the next one is.
     pub(super) next_keyword: Option<Keyword>,
+    /// Whether a token so far was none that PostgreSQL takes.
+    pub(super) broken: bool,
 }
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(text: &'a [u8], lexing: Lexing) -> Self {
         let nothing = Token { kind: Kind::End, start: 0, end: 0 };
         let lexer = Lexer::new(text, lexing);
-        let mut cursor = Self { lexer, token: nothing, keyword: None, next: nothing, next_keyword: None };
+        let mut cursor =
+            Self { lexer, token: nothing, keyword: None, next: nothing, next_keyword: None, broken: false };
         cursor.advance();
         cursor.advance();
         cursor
@@ -33,6 +36,7 @@ impl<'a> Cursor<'a> {
     pub(super) fn advance(&mut self) {
         self.token = self.next;
         self.keyword = self.next_keyword;
+        self.broken |= matches!(self.token.kind, Kind::Other | Kind::Unterminated);
         self.next = self.lexer.next_token();
         self.next_keyword =
             if self.next.kind == Kind::Word { Keyword::of(self.bytes(self.next)) } else { None };

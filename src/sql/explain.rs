@@ -56,6 +56,12 @@ impl Statements<'_, '_> {
                 if runs {
                     return self.statement();
                 }
+                // a standby makes no temporary schema, not even to plan
+                let temporary =
+                    matches!(self.cursor.next_keyword, Some(K::Temp | K::Temporary | K::Local | K::Global));
+                if temporary && self.cursor.is(K::Create) {
+                    self.found.write("EXPLAIN CREATE TEMP");
+                }
                 self.found.raise(Class::Read, || "EXPLAIN".into());
                 self.body(Calls::Ignored);
             }

@@ -13,8 +13,8 @@ _ltree_extract_risparent _ltree_isparent _ltree_r_isparent _ltree_r_risparent _l
 _ltxtq_extract_exec _ltxtq_rexec _pg_char_max_length _pg_char_octet_length _pg_datetime_precision \
 _pg_expandarray _pg_index_position _pg_interval_type _pg_numeric_precision _pg_numeric_precision_radix \
 _pg_numeric_scale _pg_truetypid _pg_truetypmod abbrev abs aclcontains acldefault aclexplode aclinsert \
-aclitemeq aclitemin aclitemout aclremove acos acosd acosh age akeys amvalidate any_in any_out any_value \
-any_value_transfn anyarray_in anyarray_out anyarray_send anycompatible_in anycompatible_out \
+aclitem aclitemeq aclitemin aclitemout aclremove acos acosd acosh age akeys amvalidate any_in any_out \
+any_value any_value_transfn anyarray_in anyarray_out anyarray_send anycompatible_in anycompatible_out \
 anycompatiblearray_in anycompatiblearray_out anycompatiblearray_send anycompatiblemultirange_in \
 anycompatiblemultirange_out anycompatiblenonarray_in anycompatiblenonarray_out anycompatiblerange_in \
 anycompatiblerange_out anyelement_in anyelement_out anyenum_in anyenum_out anymultirange_in \
@@ -46,7 +46,7 @@ byteanlike byteaout byteasend cardinality casefold cash_cmp cash_dist cash_div_c
 cash_div_flt8 cash_div_int2 cash_div_int4 cash_div_int8 cash_eq cash_ge cash_gt cash_in cash_le cash_lt \
 cash_mi cash_mul_flt4 cash_mul_flt8 cash_mul_int2 cash_mul_int4 cash_mul_int8 cash_ne cash_out cash_pl \
 cash_send cash_words cashlarger cashsmaller cbrt ceil ceiling center char char_length character_length \
-chareq charge chargt charin charle charlt charne charout charsend chr cideq cidin cidout cidr cidr_in \
+chareq charge chargt charin charle charlt charne charout charsend chr cid cideq cidin cidout cidr cidr_in \
 cidr_out cidr_send cidsend circle circle_above circle_add_pt circle_below circle_center circle_contain \
 circle_contain_pt circle_contained circle_distance circle_div_pt circle_eq circle_ge circle_gt circle_in \
 circle_le circle_left circle_lt circle_mul_pt circle_ne circle_out circle_overabove circle_overbelow \
@@ -70,29 +70,31 @@ daterange_canonical daterange_subdiff datetime_pl datetimetz_pl dcbrt dearmor de
 defined degrees delete dense_rank dexp diagonal diameter difference digest dist_bp dist_bs dist_cpoint \
 dist_cpoly dist_lp dist_ls dist_pathp dist_pb dist_pc dist_pl dist_polyc dist_polyp dist_ppath dist_ppoly \
 dist_ps dist_sb dist_sl dist_sp distance_chebyshev distance_taxicab div dlog1 dlog10 dmetaphone \
-dmetaphone_alt domain_in dpow dround dsqrt dtrunc each ean13_in ean13_out earth earth_box earth_distance \
-elem_contained_by_multirange elem_contained_by_range encode encrypt encrypt_iv enum_cmp enum_eq enum_first \
-enum_ge enum_gt enum_in enum_larger enum_last enum_le enum_lt enum_ne enum_out enum_range enum_send \
-enum_smaller erf erfc event_trigger_out every exist exists_all exists_any exp extract factorial family \
-fdw_handler_out fetchval fips_mode first_value float4 float48div float48eq float48ge float48gt float48le \
-float48lt float48mi float48mul float48ne float48pl float4_accum float4_dist float4abs float4div float4eq \
-float4ge float4gt float4in float4larger float4le float4lt float4mi float4mul float4ne float4out float4pl \
-float4send float4smaller float4um float4up float8 float84div float84eq float84ge float84gt float84le \
-float84lt float84mi float84mul float84ne float84pl float8_accum float8_avg float8_combine float8_corr \
-float8_covar_pop float8_covar_samp float8_dist float8_regr_accum float8_regr_avgx float8_regr_avgy \
-float8_regr_combine float8_regr_intercept float8_regr_r2 float8_regr_slope float8_regr_sxx float8_regr_sxy \
-float8_regr_syy float8_stddev_pop float8_stddev_samp float8_var_pop float8_var_samp float8abs float8div \
-float8eq float8ge float8gt float8in float8larger float8le float8lt float8mi float8mul float8ne float8out \
-float8pl float8send float8smaller float8um float8up floor flt4_mul_cash flt8_mul_cash fmgr_c_validator \
-fmgr_internal_validator fmgr_sql_validator format format_type gamma gbtreekey16_in gbtreekey16_out \
-gbtreekey2_in gbtreekey2_out gbtreekey32_in gbtreekey32_out gbtreekey4_in gbtreekey4_out gbtreekey8_in \
-gbtreekey8_out gbtreekey_var_in gbtreekey_var_out gc_to_sec gcd gen_random_bytes gen_random_uuid gen_salt \
-generate_series generate_subscripts geo_distance get_bit get_byte get_current_ts_config \
-getdatabaseencoding getpgusername ghstore_in ghstore_out gin_cmp_tslexeme gin_compare_jsonb gin_enum_cmp \
-gin_numeric_cmp gist_translate_cmptype_btree gist_translate_cmptype_common gtrgm_in gtrgm_out gtsvectorin \
-gtsvectorout halfvec halfvec_accum halfvec_add halfvec_avg halfvec_cmp halfvec_combine halfvec_concat \
-halfvec_eq halfvec_ge halfvec_gt halfvec_in halfvec_l2_squared_distance halfvec_le halfvec_lt halfvec_mul \
-halfvec_ne halfvec_negative_inner_product halfvec_out halfvec_send halfvec_spherical_distance halfvec_sub \
+dmetaphone_alt domain_in dpow dround dsqrt dtrunc each ean13 ean13_in ean13_out earth earth_box \
+earth_distance elem_contained_by_multirange elem_contained_by_range encode encrypt encrypt_iv enum_cmp \
+enum_eq enum_first enum_ge enum_gt enum_in enum_larger enum_last enum_le enum_lt enum_ne enum_out \
+enum_range enum_send enum_smaller erf erfc event_trigger_out every exist exists_all exists_any exp extract \
+factorial family fdw_handler_out fetchval fips_mode first_value float4 float48div float48eq float48ge \
+float48gt float48le float48lt float48mi float48mul float48ne float48pl float4_accum float4_dist float4abs \
+float4div float4eq float4ge float4gt float4in float4larger float4le float4lt float4mi float4mul float4ne \
+float4out float4pl float4send float4smaller float4um float4up float8 float84div float84eq float84ge \
+float84gt float84le float84lt float84mi float84mul float84ne float84pl float8_accum float8_avg \
+float8_combine float8_corr float8_covar_pop float8_covar_samp float8_dist float8_regr_accum \
+float8_regr_avgx float8_regr_avgy float8_regr_combine float8_regr_intercept float8_regr_r2 \
+float8_regr_slope float8_regr_sxx float8_regr_sxy float8_regr_syy float8_stddev_pop float8_stddev_samp \
+float8_var_pop float8_var_samp float8abs float8div float8eq float8ge float8gt float8in float8larger \
+float8le float8lt float8mi float8mul float8ne float8out float8pl float8send float8smaller float8um \
+float8up floor flt4_mul_cash flt8_mul_cash fmgr_c_validator fmgr_internal_validator fmgr_sql_validator \
+format format_type gamma gbtreekey16 gbtreekey16_in gbtreekey16_out gbtreekey2 gbtreekey2_in \
+gbtreekey2_out gbtreekey32 gbtreekey32_in gbtreekey32_out gbtreekey4 gbtreekey4_in gbtreekey4_out \
+gbtreekey8 gbtreekey8_in gbtreekey8_out gbtreekey_var gbtreekey_var_in gbtreekey_var_out gc_to_sec gcd \
+gen_random_bytes gen_random_uuid gen_salt generate_series generate_subscripts geo_distance get_bit \
+get_byte get_current_ts_config getdatabaseencoding getpgusername ghstore ghstore_in ghstore_out \
+gin_cmp_tslexeme gin_compare_jsonb gin_enum_cmp gin_numeric_cmp gist_translate_cmptype_btree \
+gist_translate_cmptype_common gtrgm gtrgm_in gtrgm_out gtsvector gtsvectorin gtsvectorout halfvec \
+halfvec_accum halfvec_add halfvec_avg halfvec_cmp halfvec_combine halfvec_concat halfvec_eq halfvec_ge \
+halfvec_gt halfvec_in halfvec_l2_squared_distance halfvec_le halfvec_lt halfvec_mul halfvec_ne \
+halfvec_negative_inner_product halfvec_out halfvec_send halfvec_spherical_distance halfvec_sub \
 halfvec_to_float4 halfvec_to_sparsevec halfvec_to_vector halfvec_typmod_in hamming_distance \
 has_any_column_privilege has_column_privilege has_database_privilege has_foreign_data_wrapper_privilege \
 has_function_privilege has_language_privilege has_largeobject_privilege has_parameter_privilege \
@@ -110,17 +112,17 @@ hashtidextended hashupc hashxid hashxid8 hashxid8extended hashxidextended height
 hs_concat hs_contained hs_contains hstore hstore_cmp hstore_eq hstore_ge hstore_gt hstore_hash \
 hstore_hash_extended hstore_in hstore_le hstore_lt hstore_ne hstore_out hstore_send hstore_to_array \
 hstore_to_json hstore_to_json_loose hstore_to_jsonb hstore_to_jsonb_loose hstore_to_matrix \
-hstore_version_diag icount icu_unicode_version idx in_range index index_am_handler_out inet_in inet_merge \
-inet_out inet_same_family inet_send inetand inetmi inetmi_int8 inetnot inetor inetpl initcap inner_product \
-int2 int24div int24eq int24ge int24gt int24le int24lt int24mi int24mul int24ne int24pl int28div int28eq \
-int28ge int28gt int28le int28lt int28mi int28mul int28ne int28pl int2_avg_accum int2_avg_accum_inv \
-int2_dist int2_mul_cash int2_sum int2abs int2and int2div int2eq int2ge int2gt int2in int2int4_sum \
-int2larger int2le int2lt int2mi int2mod int2mul int2ne int2not int2or int2out int2pl int2send int2shl \
-int2shr int2smaller int2um int2up int2vectorin int2vectorout int2vectorsend int2xor int4 int42div int42eq \
-int42ge int42gt int42le int42lt int42mi int42mul int42ne int42pl int48div int48eq int48ge int48gt int48le \
-int48lt int48mi int48mul int48ne int48pl int4_avg_accum int4_avg_accum_inv int4_avg_combine int4_dist \
-int4_mul_cash int4_sum int4abs int4and int4div int4eq int4ge int4gt int4in int4inc int4larger int4le \
-int4lt int4mi int4mod int4mul int4multirange int4ne int4not int4or int4out int4pl int4range \
+hstore_version_diag icount icu_unicode_version idx in_range index index_am_handler_out inet inet_in \
+inet_merge inet_out inet_same_family inet_send inetand inetmi inetmi_int8 inetnot inetor inetpl initcap \
+inner_product int2 int24div int24eq int24ge int24gt int24le int24lt int24mi int24mul int24ne int24pl \
+int28div int28eq int28ge int28gt int28le int28lt int28mi int28mul int28ne int28pl int2_avg_accum \
+int2_avg_accum_inv int2_dist int2_mul_cash int2_sum int2abs int2and int2div int2eq int2ge int2gt int2in \
+int2int4_sum int2larger int2le int2lt int2mi int2mod int2mul int2ne int2not int2or int2out int2pl int2send \
+int2shl int2shr int2smaller int2um int2up int2vectorin int2vectorout int2vectorsend int2xor int4 int42div \
+int42eq int42ge int42gt int42le int42lt int42mi int42mul int42ne int42pl int48div int48eq int48ge int48gt \
+int48le int48lt int48mi int48mul int48ne int48pl int4_avg_accum int4_avg_accum_inv int4_avg_combine \
+int4_dist int4_mul_cash int4_sum int4abs int4and int4div int4eq int4ge int4gt int4in int4inc int4larger \
+int4le int4lt int4mi int4mod int4mul int4multirange int4ne int4not int4or int4out int4pl int4range \
 int4range_canonical int4range_subdiff int4send int4shl int4shr int4smaller int4um int4up int4xor int8 \
 int82div int82eq int82ge int82gt int82le int82lt int82mi int82mul int82ne int82pl int84div int84eq int84ge \
 int84gt int84le int84lt int84mi int84mul int84ne int84pl int8_avg int8_dist int8_mul_cash int8_sum int8abs \
@@ -128,20 +130,20 @@ int8and int8dec int8dec_any int8div int8eq int8ge int8gt int8in int8inc int8inc_
 int8larger int8le int8lt int8mi int8mod int8mul int8multirange int8ne int8not int8or int8out int8pl \
 int8pl_inet int8range int8range_canonical int8range_subdiff int8send int8shl int8shr int8smaller int8um \
 int8up int8xor int_array_aggregate int_array_enum intarray_del_elem intarray_push_array intarray_push_elem \
-integer_pl_date inter_lb inter_sb inter_sl internal_in interval interval_cmp interval_dist interval_div \
-interval_eq interval_ge interval_gt interval_hash interval_hash_extended interval_in interval_larger \
-interval_le interval_lt interval_mi interval_mul interval_ne interval_out interval_pl interval_pl_date \
-interval_pl_time interval_pl_timestamp interval_pl_timestamptz interval_pl_timetz interval_send \
-interval_smaller interval_um intervaltypmodin intervaltypmodout intset intset_subtract intset_union_elem \
-is_normalized is_valid isbn isbn13 isbn13_in isbn_in isclosed isdefined isempty isexists isfinite \
-ishorizontal ismn ismn13 ismn13_in ismn_in isn_out isneq isnge isngt isnle isnlt isnne isopen isparallel \
-isperp issn issn13 issn13_in issn_in isvertical jaccard_distance json_agg json_agg_strict \
+intbig_gkey integer_pl_date inter_lb inter_sb inter_sl internal_in interval interval_cmp interval_dist \
+interval_div interval_eq interval_ge interval_gt interval_hash interval_hash_extended interval_in \
+interval_larger interval_le interval_lt interval_mi interval_mul interval_ne interval_out interval_pl \
+interval_pl_date interval_pl_time interval_pl_timestamp interval_pl_timestamptz interval_pl_timetz \
+interval_send interval_smaller interval_um intervaltypmodin intervaltypmodout intset intset_subtract \
+intset_union_elem is_normalized is_valid isbn isbn13 isbn13_in isbn_in isclosed isdefined isempty isexists \
+isfinite ishorizontal ismn ismn13 ismn13_in ismn_in isn_out isneq isnge isngt isnle isnlt isnne isopen \
+isparallel isperp issn issn13 issn13_in issn_in isvertical jaccard_distance json json_agg json_agg_strict \
 json_array_element json_array_element_text json_array_elements json_array_elements_text json_array_length \
 json_build_array json_build_object json_each json_each_text json_extract_path json_extract_path_text \
 json_in json_object json_object_agg json_object_agg_strict json_object_agg_unique \
 json_object_agg_unique_strict json_object_field json_object_field_text json_object_keys json_out \
 json_populate_record json_populate_recordset json_send json_strip_nulls json_to_record json_to_recordset \
-json_to_tsvector json_typeof jsonb_agg jsonb_agg_strict jsonb_array_element jsonb_array_element_text \
+json_to_tsvector json_typeof jsonb jsonb_agg jsonb_agg_strict jsonb_array_element jsonb_array_element_text \
 jsonb_array_elements jsonb_array_elements_text jsonb_array_length jsonb_build_array jsonb_build_object \
 jsonb_cmp jsonb_concat jsonb_contained jsonb_contains jsonb_delete jsonb_delete_path jsonb_each \
 jsonb_each_text jsonb_eq jsonb_exists jsonb_exists_all jsonb_exists_any jsonb_extract_path \
@@ -152,25 +154,25 @@ jsonb_path_exists jsonb_path_exists_opr jsonb_path_exists_tz jsonb_path_match js
 jsonb_path_match_tz jsonb_path_query jsonb_path_query_array jsonb_path_query_array_tz \
 jsonb_path_query_first jsonb_path_query_first_tz jsonb_path_query_tz jsonb_populate_record \
 jsonb_populate_record_valid jsonb_populate_recordset jsonb_pretty jsonb_send jsonb_set jsonb_set_lax \
-jsonb_strip_nulls jsonb_to_record jsonb_to_recordset jsonb_to_tsvector jsonb_typeof jsonpath_in \
+jsonb_strip_nulls jsonb_to_record jsonb_to_recordset jsonb_to_tsvector jsonb_typeof jsonpath jsonpath_in \
 jsonpath_out jsonpath_send justify_days justify_hours justify_interval l1_distance l2_distance l2_norm \
 l2_normalize lag language_handler_out last_value latitude lca lcm lead left length levenshtein \
 levenshtein_less_equal lgamma like like_escape line line_distance line_eq line_horizontal line_in \
 line_interpt line_intersect line_out line_parallel line_perp line_send line_vertical ll_to_earth ln lo_get \
-lo_oid log log10 longitude lower lower_inc lower_inf lpad lquery_in lquery_out lquery_send lseg \
+lo_oid log log10 longitude lower lower_inc lower_inf lpad lquery lquery_in lquery_out lquery_send lseg \
 lseg_center lseg_distance lseg_eq lseg_ge lseg_gt lseg_horizontal lseg_in lseg_interpt lseg_intersect \
 lseg_le lseg_length lseg_lt lseg_ne lseg_out lseg_parallel lseg_perp lseg_send lseg_vertical lt_q_regex \
-lt_q_rregex ltq_regex ltq_rregex ltree2text ltree_addltree ltree_addtext ltree_cmp ltree_eq ltree_ge \
-ltree_gist_in ltree_gist_out ltree_gt ltree_in ltree_isparent ltree_le ltree_lt ltree_ne ltree_out \
-ltree_risparent ltree_send ltree_textadd ltrim ltxtq_exec ltxtq_in ltxtq_out ltxtq_rexec ltxtq_send \
-macaddr macaddr8 macaddr8_and macaddr8_cmp macaddr8_eq macaddr8_ge macaddr8_gt macaddr8_in macaddr8_le \
-macaddr8_lt macaddr8_ne macaddr8_not macaddr8_or macaddr8_out macaddr8_send macaddr8_set7bit macaddr_and \
-macaddr_cmp macaddr_eq macaddr_ge macaddr_gt macaddr_in macaddr_le macaddr_lt macaddr_ne macaddr_not \
-macaddr_or macaddr_out macaddr_send make_date make_interval make_time make_timestamp make_timestamptz \
-make_valid makeaclitem masklen max md5 metaphone min min_scale mod mode money mul_d_interval multirange \
-multirange_adjacent_multirange multirange_adjacent_range multirange_after_multirange \
-multirange_after_range multirange_before_multirange multirange_before_range multirange_cmp \
-multirange_contained_by_multirange multirange_contained_by_range multirange_contains_elem \
+lt_q_rregex ltq_regex ltq_rregex ltree ltree2text ltree_addltree ltree_addtext ltree_cmp ltree_eq ltree_ge \
+ltree_gist ltree_gist_in ltree_gist_out ltree_gt ltree_in ltree_isparent ltree_le ltree_lt ltree_ne \
+ltree_out ltree_risparent ltree_send ltree_textadd ltrim ltxtq_exec ltxtq_in ltxtq_out ltxtq_rexec \
+ltxtq_send ltxtquery macaddr macaddr8 macaddr8_and macaddr8_cmp macaddr8_eq macaddr8_ge macaddr8_gt \
+macaddr8_in macaddr8_le macaddr8_lt macaddr8_ne macaddr8_not macaddr8_or macaddr8_out macaddr8_send \
+macaddr8_set7bit macaddr_and macaddr_cmp macaddr_eq macaddr_ge macaddr_gt macaddr_in macaddr_le macaddr_lt \
+macaddr_ne macaddr_not macaddr_or macaddr_out macaddr_send make_date make_interval make_time \
+make_timestamp make_timestamptz make_valid makeaclitem masklen max md5 metaphone min min_scale mod mode \
+money mul_d_interval multirange multirange_adjacent_multirange multirange_adjacent_range \
+multirange_after_multirange multirange_after_range multirange_before_multirange multirange_before_range \
+multirange_cmp multirange_contained_by_multirange multirange_contained_by_range multirange_contains_elem \
 multirange_contains_multirange multirange_contains_range multirange_eq multirange_ge multirange_gt \
 multirange_in multirange_intersect multirange_intersect_agg_transfn multirange_le multirange_lt \
 multirange_minus multirange_ne multirange_out multirange_overlaps_multirange multirange_overlaps_range \
@@ -191,10 +193,11 @@ oidvectorne oidvectorout oidvectorsend oidvectortypes on_pb on_pl on_ppath on_ps
 overlay parse_ident path path_add path_add_pt path_contain_pt path_distance path_div_pt path_in path_inter \
 path_length path_mul_pt path_n_eq path_n_ge path_n_gt path_n_le path_n_lt path_npoints path_out path_send \
 path_sub_pt pclose percent_rank percentile_cont percentile_disc pg_available_extension_versions \
-pg_available_extensions pg_basetype pg_char_to_encoding pg_client_encoding pg_collation_actual_version \
-pg_collation_for pg_collation_is_visible pg_column_compression pg_column_is_updatable pg_column_size \
-pg_column_toast_chunk_id pg_conversion_is_visible pg_database_collation_actual_version pg_database_size \
-pg_ddl_command_in pg_ddl_command_out pg_ddl_command_send pg_dependencies_in pg_dependencies_out \
+pg_available_extensions pg_basetype pg_brin_bloom_summary pg_brin_minmax_multi_summary pg_char_to_encoding \
+pg_client_encoding pg_collation_actual_version pg_collation_for pg_collation_is_visible \
+pg_column_compression pg_column_is_updatable pg_column_size pg_column_toast_chunk_id \
+pg_conversion_is_visible pg_database_collation_actual_version pg_database_size pg_ddl_command_in \
+pg_ddl_command_out pg_ddl_command_send pg_dependencies pg_dependencies_in pg_dependencies_out \
 pg_dependencies_send pg_describe_object pg_encoding_max_length pg_encoding_to_char \
 pg_event_trigger_ddl_commands pg_event_trigger_dropped_objects pg_event_trigger_table_rewrite_oid \
 pg_event_trigger_table_rewrite_reason pg_extension_update_paths pg_filenode_relation \
@@ -209,51 +212,53 @@ pg_identify_object_as_address pg_index_column_has_property pg_index_has_property
 pg_indexam_progress_phasename pg_indexes_size pg_input_error_info pg_input_is_valid \
 pg_is_other_temp_schema pg_jit_available pg_lsn pg_lsn_cmp pg_lsn_eq pg_lsn_ge pg_lsn_gt pg_lsn_hash \
 pg_lsn_hash_extended pg_lsn_in pg_lsn_larger pg_lsn_le pg_lsn_lt pg_lsn_mi pg_lsn_mii pg_lsn_ne pg_lsn_out \
-pg_lsn_pli pg_lsn_send pg_lsn_smaller pg_mcv_list_in pg_mcv_list_items pg_mcv_list_out pg_mcv_list_send \
-pg_ndistinct_in pg_ndistinct_out pg_ndistinct_send pg_node_tree_in pg_node_tree_out pg_node_tree_send \
-pg_opclass_is_visible pg_operator_is_visible pg_opfamily_is_visible pg_options_to_table \
-pg_partition_ancestors pg_partition_root pg_partition_tree pg_relation_filenode pg_relation_filepath \
-pg_relation_is_publishable pg_relation_is_updatable pg_relation_size pg_sequence_parameters \
-pg_settings_get_flags pg_size_bytes pg_size_pretty pg_sleep pg_sleep_for pg_sleep_until pg_snapshot_in \
-pg_snapshot_out pg_snapshot_send pg_snapshot_xip pg_snapshot_xmax pg_snapshot_xmin pg_split_walfile_name \
-pg_statistics_obj_is_visible pg_table_is_visible pg_table_size pg_tablespace_databases pg_tablespace_size \
-pg_timezone_abbrevs_abbrevs pg_timezone_abbrevs_zone pg_timezone_names pg_total_relation_size \
-pg_trigger_depth pg_ts_config_is_visible pg_ts_dict_is_visible pg_ts_parser_is_visible \
-pg_ts_template_is_visible pg_type_is_visible pg_typeof pg_visible_in_snapshot pg_wal_lsn_diff \
-pgp_armor_headers pgp_key_id pgp_pub_decrypt pgp_pub_decrypt_bytea pgp_pub_encrypt pgp_pub_encrypt_bytea \
-pgp_sym_decrypt pgp_sym_decrypt_bytea pgp_sym_encrypt pgp_sym_encrypt_bytea phraseto_tsquery pi \
-plainto_tsquery point point_above point_add point_below point_distance point_div point_eq point_horiz \
-point_in point_left point_mul point_ne point_out point_right point_send point_sub point_vert poly_above \
-poly_below poly_center poly_contain poly_contain_pt poly_contained poly_distance poly_in poly_left \
-poly_npoints poly_out poly_overabove poly_overbelow poly_overlap poly_overleft poly_overright poly_right \
-poly_same poly_send polygon popen populate_record position postgresql_fdw_validator pow power \
-pt_contained_circle pt_contained_poly querytree quote_ident quote_literal quote_nullable radians radius \
-random random_normal range_adjacent range_adjacent_multirange range_after range_after_multirange range_agg \
-range_before range_before_multirange range_cmp range_contained_by range_contained_by_multirange \
-range_contains range_contains_elem range_contains_multirange range_eq range_ge range_gt range_in \
-range_intersect range_intersect_agg range_intersect_agg_transfn range_le range_lt range_merge range_minus \
-range_ne range_out range_overlaps range_overlaps_multirange range_overleft range_overleft_multirange \
+pg_lsn_pli pg_lsn_send pg_lsn_smaller pg_mcv_list pg_mcv_list_in pg_mcv_list_items pg_mcv_list_out \
+pg_mcv_list_send pg_ndistinct pg_ndistinct_in pg_ndistinct_out pg_ndistinct_send pg_node_tree \
+pg_node_tree_in pg_node_tree_out pg_node_tree_send pg_opclass_is_visible pg_operator_is_visible \
+pg_opfamily_is_visible pg_options_to_table pg_partition_ancestors pg_partition_root pg_partition_tree \
+pg_relation_filenode pg_relation_filepath pg_relation_is_publishable pg_relation_is_updatable \
+pg_relation_size pg_sequence_parameters pg_settings_get_flags pg_size_bytes pg_size_pretty pg_sleep \
+pg_sleep_for pg_sleep_until pg_snapshot pg_snapshot_in pg_snapshot_out pg_snapshot_send pg_snapshot_xip \
+pg_snapshot_xmax pg_snapshot_xmin pg_split_walfile_name pg_statistics_obj_is_visible pg_table_is_visible \
+pg_table_size pg_tablespace_databases pg_tablespace_size pg_timezone_abbrevs_abbrevs \
+pg_timezone_abbrevs_zone pg_timezone_names pg_total_relation_size pg_trigger_depth pg_ts_config_is_visible \
+pg_ts_dict_is_visible pg_ts_parser_is_visible pg_ts_template_is_visible pg_type_is_visible pg_typeof \
+pg_visible_in_snapshot pg_wal_lsn_diff pgp_armor_headers pgp_key_id pgp_pub_decrypt pgp_pub_decrypt_bytea \
+pgp_pub_encrypt pgp_pub_encrypt_bytea pgp_sym_decrypt pgp_sym_decrypt_bytea pgp_sym_encrypt \
+pgp_sym_encrypt_bytea phraseto_tsquery pi plainto_tsquery point point_above point_add point_below \
+point_distance point_div point_eq point_horiz point_in point_left point_mul point_ne point_out point_right \
+point_send point_sub point_vert poly_above poly_below poly_center poly_contain poly_contain_pt \
+poly_contained poly_distance poly_in poly_left poly_npoints poly_out poly_overabove poly_overbelow \
+poly_overlap poly_overleft poly_overright poly_right poly_same poly_send polygon popen populate_record \
+position postgresql_fdw_validator pow power pt_contained_circle pt_contained_poly query_int querytree \
+quote_ident quote_literal quote_nullable radians radius random random_normal range_adjacent \
+range_adjacent_multirange range_after range_after_multirange range_agg range_before \
+range_before_multirange range_cmp range_contained_by range_contained_by_multirange range_contains \
+range_contains_elem range_contains_multirange range_eq range_ge range_gt range_in range_intersect \
+range_intersect_agg range_intersect_agg_transfn range_le range_lt range_merge range_minus range_ne \
+range_out range_overlaps range_overlaps_multirange range_overleft range_overleft_multirange \
 range_overright range_overright_multirange range_send range_union rank rboolop record_eq record_ge \
 record_gt record_image_eq record_image_ge record_image_gt record_image_le record_image_lt record_image_ne \
-record_in record_larger record_le record_lt record_ne record_out record_send record_smaller regclass \
-regclassin regclassout regclasssend regcollationin regcollationout regcollationsend regconfigin \
-regconfigout regconfigsend regdictionaryin regdictionaryout regdictionarysend regexp_count regexp_instr \
-regexp_like regexp_match regexp_matches regexp_replace regexp_split_to_array regexp_split_to_table \
-regexp_substr regnamespacein regnamespaceout regnamespacesend regoperatorin regoperatorout regoperatorsend \
-regoperin regoperout regopersend regprocedurein regprocedureout regproceduresend regprocin regprocout \
+record_in record_larger record_le record_lt record_ne record_out record_send record_smaller refcursor \
+regclass regclassin regclassout regclasssend regcollation regcollationin regcollationout regcollationsend \
+regconfig regconfigin regconfigout regconfigsend regdictionary regdictionaryin regdictionaryout \
+regdictionarysend regexp_count regexp_instr regexp_like regexp_match regexp_matches regexp_replace \
+regexp_split_to_array regexp_split_to_table regexp_substr regnamespace regnamespacein regnamespaceout \
+regnamespacesend regoper regoperator regoperatorin regoperatorout regoperatorsend regoperin regoperout \
+regopersend regproc regprocedure regprocedurein regprocedureout regproceduresend regprocin regprocout \
 regprocsend regr_avgx regr_avgy regr_count regr_intercept regr_r2 regr_slope regr_sxx regr_sxy regr_syy \
-regrolein regroleout regrolesend regtypein regtypeout regtypesend repeat replace reverse right round \
-row_number row_security_active row_to_json rpad rtrim satisfies_hash_partition scale schema_to_xml \
-schema_to_xml_and_xmlschema schema_to_xmlschema sec_to_gc seg_center seg_cmp seg_contained seg_contains \
-seg_different seg_ge seg_gt seg_in seg_inter seg_le seg_left seg_lower seg_lt seg_out seg_over_left \
-seg_over_right seg_overlap seg_right seg_same seg_size seg_union seg_upper session_user set_bit set_byte \
-set_masklen setweight sha224 sha256 sha384 sha512 shell_in shell_out shobj_description show_limit \
-show_trgm sign similar_escape similar_to_escape similarity similarity_dist similarity_op sin sind sinh \
-skeys slice slice_array slope sort sort_asc sort_desc soundex sparsevec sparsevec_cmp sparsevec_eq \
-sparsevec_ge sparsevec_gt sparsevec_in sparsevec_l2_squared_distance sparsevec_le sparsevec_lt \
-sparsevec_ne sparsevec_negative_inner_product sparsevec_out sparsevec_send sparsevec_to_halfvec \
-sparsevec_to_vector sparsevec_typmod_in spg_poly_quad_compress split_part sqrt starts_with \
-statement_timestamp stddev stddev_pop stddev_samp strict_word_similarity \
+regrole regrolein regroleout regrolesend regtype regtypein regtypeout regtypesend repeat replace reverse \
+right round row_number row_security_active row_to_json rpad rtrim satisfies_hash_partition scale \
+schema_to_xml schema_to_xml_and_xmlschema schema_to_xmlschema sec_to_gc seg seg_center seg_cmp \
+seg_contained seg_contains seg_different seg_ge seg_gt seg_in seg_inter seg_le seg_left seg_lower seg_lt \
+seg_out seg_over_left seg_over_right seg_overlap seg_right seg_same seg_size seg_union seg_upper \
+session_user set_bit set_byte set_masklen setweight sha224 sha256 sha384 sha512 shell_in shell_out \
+shobj_description show_limit show_trgm sign similar_escape similar_to_escape similarity similarity_dist \
+similarity_op sin sind sinh skeys slice slice_array slope sort sort_asc sort_desc soundex sparsevec \
+sparsevec_cmp sparsevec_eq sparsevec_ge sparsevec_gt sparsevec_in sparsevec_l2_squared_distance \
+sparsevec_le sparsevec_lt sparsevec_ne sparsevec_negative_inner_product sparsevec_out sparsevec_send \
+sparsevec_to_halfvec sparsevec_to_vector sparsevec_typmod_in spg_poly_quad_compress split_part sqrt \
+starts_with statement_timestamp stddev stddev_pop stddev_samp strict_word_similarity \
 strict_word_similarity_commutator_op strict_word_similarity_dist_commutator_op \
 strict_word_similarity_dist_op strict_word_similarity_op string_agg string_to_array string_to_table strip \
 strpos subarray subltree subpath substr substring subvector sum svals system system_rows system_time \
@@ -261,10 +266,10 @@ system_user table_am_handler_out table_to_xml table_to_xml_and_xmlschema table_t
 tconvert text text2ltree text_ge text_gt text_larger text_le text_lt text_pattern_ge text_pattern_gt \
 text_pattern_le text_pattern_lt text_smaller text_soundex textanycat textcat texteq texteqname textgename \
 textgtname texticlike texticnlike texticregexeq texticregexne textin textlen textlename textlike \
-textltname textne textnename textnlike textout textregexeq textregexne textsend tideq tidge tidgt tidin \
-tidlarger tidle tidlt tidne tidout tidsend tidsmaller time time_cmp time_dist time_eq time_ge time_gt \
-time_hash time_hash_extended time_in time_larger time_le time_lt time_mi_interval time_mi_time time_ne \
-time_out time_pl_interval time_send time_smaller timedate_pl timeofday timestamp timestamp_cmp \
+textltname textne textnename textnlike textout textregexeq textregexne textsend tid tideq tidge tidgt \
+tidin tidlarger tidle tidlt tidne tidout tidsend tidsmaller time time_cmp time_dist time_eq time_ge \
+time_gt time_hash time_hash_extended time_in time_larger time_le time_lt time_mi_interval time_mi_time \
+time_ne time_out time_pl_interval time_send time_smaller timedate_pl timeofday timestamp timestamp_cmp \
 timestamp_cmp_date timestamp_cmp_timestamptz timestamp_eq timestamp_eq_date timestamp_eq_timestamptz \
 timestamp_ge timestamp_ge_date timestamp_ge_timestamptz timestamp_gt timestamp_gt_date \
 timestamp_gt_timestamptz timestamp_hash timestamp_hash_extended timestamp_in timestamp_larger timestamp_le \
@@ -285,29 +290,30 @@ to_oct to_regclass to_regcollation to_regnamespace to_regoper to_regoperator to_
 to_regrole to_regtype to_regtypemod to_timestamp to_tsquery to_tsvector transaction_timestamp translate \
 trigger_out trim_array trim_scale trunc ts_debug ts_delete ts_dist ts_filter ts_headline ts_lexize \
 ts_match_qv ts_match_tq ts_match_tt ts_match_vq ts_parse ts_rank ts_rank_cd ts_token_type tsm_handler_in \
-tsm_handler_out tsmultirange tsq_mcontained tsq_mcontains tsquery_and tsquery_cmp tsquery_eq tsquery_ge \
-tsquery_gt tsquery_le tsquery_lt tsquery_ne tsquery_not tsquery_or tsquery_phrase tsqueryin tsqueryout \
-tsquerysend tsrange tsrange_subdiff tstz_dist tstzmultirange tstzrange tstzrange_subdiff tsvector_cmp \
-tsvector_concat tsvector_eq tsvector_ge tsvector_gt tsvector_le tsvector_lt tsvector_ne tsvector_to_array \
-tsvectorin tsvectorout tsvectorsend txid_snapshot_in txid_snapshot_out txid_snapshot_send \
-txid_snapshot_xip txid_snapshot_xmax txid_snapshot_xmin txid_visible_in_snapshot unaccent unicode_assigned \
-unicode_version uniq unistr unknownin unknownout unknownsend unnest upc upc_in upper upper_inc upper_inf \
-uuid_cmp uuid_eq uuid_extract_timestamp uuid_extract_version uuid_ge uuid_generate_v1 uuid_generate_v1mc \
-uuid_generate_v3 uuid_generate_v4 uuid_generate_v5 uuid_gt uuid_hash uuid_hash_extended uuid_in uuid_le \
-uuid_lt uuid_ne uuid_nil uuid_ns_dns uuid_ns_oid uuid_ns_url uuid_ns_x500 uuid_out uuid_send uuidv4 uuidv7 \
-var_pop var_samp varbit varbit_in varbit_out varbit_send varbitcmp varbiteq varbitge varbitgt varbitle \
-varbitlt varbitne varbittypmodin varbittypmodout varchar varcharin varcharout varcharsend varchartypmodin \
-varchartypmodout variance vector vector_accum vector_add vector_avg vector_cmp vector_combine \
-vector_concat vector_dims vector_eq vector_ge vector_gt vector_in vector_l2_squared_distance vector_le \
-vector_lt vector_mul vector_ne vector_negative_inner_product vector_norm vector_out vector_send \
-vector_spherical_distance vector_sub vector_to_float4 vector_to_halfvec vector_to_sparsevec \
-vector_typmod_in version void_in void_out void_send websearch_to_tsquery width width_bucket \
-word_similarity word_similarity_commutator_op word_similarity_dist_commutator_op word_similarity_dist_op \
-word_similarity_op xid xid8_larger xid8_smaller xid8cmp xid8eq xid8ge xid8gt xid8in xid8le xid8lt xid8ne \
-xid8out xid8send xideq xideqint4 xidin xidneq xidneqint4 xidout xidsend xml xml_encode_special_chars \
-xml_in xml_is_well_formed xml_is_well_formed_content xml_is_well_formed_document xml_out xml_send \
-xml_valid xmlagg xmlcomment xmlconcat2 xmlexists xmltext xmlvalidate xpath xpath_bool xpath_exists \
-xpath_list xpath_nodeset xpath_number xpath_string xslt_process";
+tsm_handler_out tsmultirange tsq_mcontained tsq_mcontains tsquery tsquery_and tsquery_cmp tsquery_eq \
+tsquery_ge tsquery_gt tsquery_le tsquery_lt tsquery_ne tsquery_not tsquery_or tsquery_phrase tsqueryin \
+tsqueryout tsquerysend tsrange tsrange_subdiff tstz_dist tstzmultirange tstzrange tstzrange_subdiff \
+tsvector tsvector_cmp tsvector_concat tsvector_eq tsvector_ge tsvector_gt tsvector_le tsvector_lt \
+tsvector_ne tsvector_to_array tsvectorin tsvectorout tsvectorsend txid_snapshot txid_snapshot_in \
+txid_snapshot_out txid_snapshot_send txid_snapshot_xip txid_snapshot_xmax txid_snapshot_xmin \
+txid_visible_in_snapshot unaccent unicode_assigned unicode_version uniq unistr unknownin unknownout \
+unknownsend unnest upc upc_in upper upper_inc upper_inf uuid uuid_cmp uuid_eq uuid_extract_timestamp \
+uuid_extract_version uuid_ge uuid_generate_v1 uuid_generate_v1mc uuid_generate_v3 uuid_generate_v4 \
+uuid_generate_v5 uuid_gt uuid_hash uuid_hash_extended uuid_in uuid_le uuid_lt uuid_ne uuid_nil uuid_ns_dns \
+uuid_ns_oid uuid_ns_url uuid_ns_x500 uuid_out uuid_send uuidv4 uuidv7 var_pop var_samp varbit varbit_in \
+varbit_out varbit_send varbitcmp varbiteq varbitge varbitgt varbitle varbitlt varbitne varbittypmodin \
+varbittypmodout varchar varcharin varcharout varcharsend varchartypmodin varchartypmodout variance vector \
+vector_accum vector_add vector_avg vector_cmp vector_combine vector_concat vector_dims vector_eq vector_ge \
+vector_gt vector_in vector_l2_squared_distance vector_le vector_lt vector_mul vector_ne \
+vector_negative_inner_product vector_norm vector_out vector_send vector_spherical_distance vector_sub \
+vector_to_float4 vector_to_halfvec vector_to_sparsevec vector_typmod_in version void_in void_out void_send \
+websearch_to_tsquery width width_bucket word_similarity word_similarity_commutator_op \
+word_similarity_dist_commutator_op word_similarity_dist_op word_similarity_op xid xid8 xid8_larger \
+xid8_smaller xid8cmp xid8eq xid8ge xid8gt xid8in xid8le xid8lt xid8ne xid8out xid8send xideq xideqint4 \
+xidin xidneq xidneqint4 xidout xidsend xml xml_encode_special_chars xml_in xml_is_well_formed \
+xml_is_well_formed_content xml_is_well_formed_document xml_out xml_send xml_valid xmlagg xmlcomment \
+xmlconcat2 xmlexists xmltext xmlvalidate xpath xpath_bool xpath_exists xpath_list xpath_nodeset \
+xpath_number xpath_string xslt_process";
 
 /// Are for the primary: VOLATILE, or of an answer that depends on the member.
 #[rustfmt::skip]

@@ -17,6 +17,7 @@ mod keywords_table;
 pub mod lexer;
 mod names;
 mod normalize;
+mod relations;
 mod settings;
 mod transactions;
 

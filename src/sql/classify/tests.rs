@@ -71,6 +71,8 @@ fn reads() {
             "select a fetch from t fetch first 5 rows with ties",
             "select similarity(a, b), word_similarity(a, b), digest('x', 'sha256'), earth_distance(a, b)",
             "select l2_distance(a, b), cosine_distance(a, b), vector_dims(a) from t",
+            "select regproc('now'), regtype('int4'), inet(a), uuid(b), jsonb(c), tsvector(d) from t",
+            "select 1 as U&\"d\\0061ta\", cast(a as U&\"t\") from t as U&\"!0061\" uescape '!'",
             "select; select 2;;",
             "/* c */ select 1 -- d",
         ],
@@ -215,6 +217,13 @@ fn writes_by_what_the_text_shows() {
         ("select 'a", "lexically broken"),
         ("select 1 /* a", "lexically broken"),
         ("select \u{0} 1", "lexically broken"),
+        ("explain (costs \u{0} off) select 1", "lexically broken"),
+        ("copy t \\ to stdout", "lexically broken"),
+        ("select (1; insert into t values (1)", "syntax"),
+        ("explain select (1; insert into t values (1)", "syntax"),
+        ("copy (select 1) to stdout with (a; insert into t values (1)", "syntax"),
+        ("select a as x, U&\"f\"(1)", "U& name"),
+        ("select a as U&\"f\", U&\"f\"(1)", "U& name"),
         ("select 1; insert into t values (1); select f()", "INSERT"),
     ]);
 }
@@ -358,6 +367,8 @@ fn explain_counts_if_it_runs() {
             "explain analyse verbose delete from t",
             "explain (analyze) insert into t values (1)",
             "explain (analyze off, analyze) insert into t values (1)",
+            "explain create temp table x as select 1",
+            "explain (costs off) create local temporary table x as select 1",
             "explain (costs off, \"analyze\" true, format json) delete from t",
             "explain (analyze -0) delete from t",
             "explain (U&\"an\\0061lyze\") delete from t",
@@ -573,6 +584,11 @@ fn effects() {
             Class::Write,
             E::DDL,
         ),
+        (
+            "create function f() returns int begin atomic create text search parser p (start = a, end = b); end",
+            Class::Write,
+            E::DDL,
+        ),
         ("select 1 into temp t", Class::Write, E::DDL | E::TEMP_OBJECT | E::NEXTVAL),
         ("select 1 into pg_temp.t", Class::Write, E::DDL | E::TEMP_OBJECT | E::NEXTVAL),
         ("select 1 into t", Class::Write, E::DDL | E::NEXTVAL),
@@ -648,6 +664,10 @@ fn the_users_functions_and_relations() {
     assert_eq!(class("select * from My_Seq"), Class::Write);
     assert_eq!(class("select * from s.\"My View\""), Class::Write);
     assert_eq!(class("select * from my_view"), Class::Read);
+    // an unlogged table is among them, and not even planned on a standby
+    assert_eq!(class("explain (costs off) select 1 from My_Seq where a = 1"), Class::Write);
+    assert_eq!(class("explain (costs off) select volatile_function(1) from t"), Class::Read);
+    assert_eq!(class("explain (route) select 1 from my_seq"), Class::Session);
 }
 
 #[test]
