@@ -6,7 +6,10 @@ target_folder = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 PROGRAM = $(or $(CARGO_TARGET_DIR),target)/$(target_folder)/pg-ha-proxy
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: build setup demo test check chaos
+# What `make deploy-test` runs: full or short.
+DEPLOY_TEST ?= full
+
+.PHONY: build setup demo test check chaos deploy-check deploy-test
 build: setup
 	cargo build --locked --profile $(PROFILE)
 
@@ -31,3 +34,11 @@ check: setup
 # Kills, freezes and cuts off a cluster under load: CHAOS_SEED, CHAOS_SECONDS (900), CHAOS_FAULTS; tests/chaos/README.md
 chaos: setup
 	cargo test --locked --profile $(PROFILE) --test chaos -- --ignored --nocapture --test-threads=1
+
+# The deployment's descriptions held together: Terraform, Compose, secrets, monitoring. Needs no Docker engine
+deploy-check:
+	@deploy/test/run descriptions.py
+
+# The deployment on this machine's Docker engine, from nothing, with its leader lost and its data brought back; deploy/README.md
+deploy-test:
+	@PROFILE=$(PROFILE) deploy/test/run deploy_test.py $(DEPLOY_TEST)
