@@ -6,7 +6,10 @@ target_folder = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 PROGRAM = $(or $(CARGO_TARGET_DIR),target)/$(target_folder)/pg-ha-proxy
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: build setup demo test check chaos truth fuzz
+# What `make deploy-test` runs: full or short.
+DEPLOY_TEST ?= full
+
+.PHONY: build setup demo test check chaos truth fuzz deploy-check deploy-test
 build: setup
 	cargo build --locked --profile $(PROFILE)
 
@@ -41,3 +44,11 @@ truth: setup
 # Each fuzz target for FUZZ_SECONDS (30); fuzz/README.md
 fuzz: setup
 	fuzz/run
+
+# The deployment's descriptions held together: Terraform, Compose, secrets, monitoring. Needs no Docker engine
+deploy-check:
+	@deploy/test/run descriptions.py
+
+# The deployment on this machine's Docker engine, from nothing, with its leader lost and its data brought back; deploy/README.md
+deploy-test:
+	@PROFILE=$(PROFILE) deploy/test/run deploy_test.py $(DEPLOY_TEST)

@@ -163,6 +163,8 @@ fn serve(listener: &TcpListener, count: usize) {
             json!({ "failovers": [{ "kind": "switchover", "began": 1.5, "to": "pg-node-2", "epoch": 4,
                                     "milliseconds": { "verified": 12.5 }, "sessions": { "waited": 3 } }],
                     "transitions": ["one"] })
+        } else if request.starts_with(b"GET /readyz ") {
+            json!({ "primary": count > 1, "replicas": 2 })
         } else {
             json!([])
         };
@@ -186,4 +188,26 @@ fn status_shows_what_the_proxy_sees() {
     server.join().unwrap();
     let message = failure(&["status", "--address", &address], "", 1);
     assert!(message.starts_with(&format!("pg-ha-proxy: no proxy answers on http://{address}")), "{message}");
+}
+
+#[test]
+fn ready_asks_whether_anything_can_be_served() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = std::thread::spawn(move || {
+        serve(&listener, 2);
+        serve(&listener, 1);
+        // What a proxy answers that has neither a primary nor a replica.
+        let (mut stream, _) = listener.accept().unwrap();
+        drop(stream.read(&mut [0; 1024]));
+        write!(stream, "HTTP/1.0 503 Service Unavailable\r\n\r\n{{}}").unwrap();
+    });
+    let ask = ["status", "--ready", "--address", &address];
+    assert_eq!(out(&ask, ""), "ready: a primary, 2 replicas\n");
+    assert_eq!(out(&ask, ""), "ready: a primary, 2 replicas\n");
+    assert_eq!(out(&ask, ""), "ready: no primary, 2 replicas\n");
+    assert!(failure(&ask, "", 1).contains("/readyz answers \"HTTP/1.0 503 Service Unavailable\""));
+    server.join().unwrap();
+    assert!(failure(&ask, "", 1).starts_with("pg-ha-proxy: no proxy answers on http://"));
+    failure(&["status", "--ready", "--json", "--address", &address], "", 2);
 }

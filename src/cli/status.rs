@@ -31,10 +31,16 @@ pub(super) struct Arguments {
     /// Again every second, until Ctrl-C
     #[arg(long)]
     watch: bool,
+    /// Only whether it can serve: prints that, and fails if it can't, for the health checks of containers
+    #[arg(long, conflicts_with_all = ["json", "watch"])]
+    ready: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let address = address(arguments)?;
+    if arguments.ready {
+        return print(runtime()?.block_on(ready(address))?);
+    }
     runtime()?.block_on(async {
         loop {
             let status = ask(address).await;
@@ -70,6 +76,13 @@ fn address(arguments: &Arguments) -> anyhow::Result<SocketAddr> {
         _ => {}
     }
     Ok(address)
+}
+
+/// `/readyz` answers with another status than 200 where neither the primary nor a replica can be served.
+async fn ready(address: SocketAddr) -> anyhow::Result<String> {
+    let answer = http::json(address, "/readyz").await?;
+    let primary = if answer["primary"] == json!(true) { "a primary" } else { "no primary" };
+    Ok(format!("ready: {primary}, {} replicas\n", answer["replicas"]))
 }
 
 async fn ask(address: SocketAddr) -> anyhow::Result<Value> {
