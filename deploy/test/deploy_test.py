@@ -2,7 +2,7 @@
 """The deployment on a real Docker engine: from nothing to a cluster that loses its leader in four ways, is put away and
 taken out again, goes back in time and gets a lost member back from the backup.
 
-    deploy_test.py [full|short]    `make deploy-test` runs it, DEPLOY_TEST=short in CI
+    deploy_test.py [full|short]    `make deploy-test` runs it, DEPLOY_TEST=short for its short form
 
 It skips aloud where no engine answers, and refuses to start where containers, volumes or a network of the cluster's names
 are that it did not make. What it made it takes away, however it ends; images stay. KEEP=yes keeps the cluster.
