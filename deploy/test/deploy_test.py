@@ -328,6 +328,8 @@ def all_healthy():
 def searches_on_replicas():
     session = Session()
     session.ask("SELECT 1 FROM items LIMIT 1")
+    # By default one session keeps to one replica, so that its reads never go back.
+    session.ask("SET pgha.consistency = 'eventual'")
     search = "SELECT id FROM items ORDER BY embedding <=> (SELECT embedding FROM items WHERE name = 'sample-7') LIMIT 5"
     served = set()
     for _ in range(12):
