@@ -54,7 +54,7 @@ fn functions() -> String {
          CASE WHEN p.provolatile = 'v' OR EXISTS (SELECT FROM pg_aggregate a JOIN pg_proc f \
               ON f.oid IN (a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn) \
               WHERE a.aggfnoid = p.oid AND f.provolatile = 'v') THEN 'v' \
-              WHEN b.body ~* '{SUSPECT}' THEN 'b' ELSE p.provolatile END, \
+              WHEN coalesce(b.body, p.prosrc) ~* '{SUSPECT}' THEN 'b' ELSE p.provolatile END, \
          CASE WHEN p.provolatile <> 'v' THEN b.body END \
          FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang, \
          LATERAL (SELECT CASE WHEN l.lanname NOT IN ('c', 'internal') AND p.prokind <> 'a' \
