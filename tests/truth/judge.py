@@ -23,17 +23,13 @@ class Program:
 
 
 class Judge:
-    """What the proxy says of a text, by the text alone and with a database's catalog.
-
-    `users` are the names of the database's own VOLATILE functions, and of its views.
-    """
+    """What the proxy says of a text, by the text alone and with a database's catalog."""
 
     def __init__(self, programs):
         self.route = Program(programs / "pg-ha-proxy", "route", "--json")
         self.judge = Program(programs / "examples/truth_judge")
         self.questions = self.judge.ask({"questions": True})
         self.catalog = None
-        self.users = set()
 
     def learn(self, session):
         """Takes up the catalog of the database that `session` is in."""
@@ -43,10 +39,6 @@ class Judge:
         if answers != self.catalog:
             self.judge.ask({"answers": answers})
             self.catalog = answers
-            text = lambda hexadecimal: bytes.fromhex(hexadecimal or "").decode("utf-8", "replace")
-            functions, _, definitions, _ = answers
-            self.users = {text(name) for name, label, _ in functions if text(label) == "v"}
-            self.users |= {text(name) for name, _, kind in definitions if text(kind) == "v"}
 
     def verdict(self, sql, scs=True, encoding="UTF8"):
         """`text` and `catalog`, each with route, reason and statements."""
