@@ -78,7 +78,7 @@ lay_out() {
     place patroni/20-member.yml <<YAML
 name: $PATRONI_NAME
 restapi: {connect_address: "$PATRONI_NAME:8008", authentication: {username: patroni, password: $(quoted patroni-api-password)}}
-etcd3: {username: patroni, password: $(quoted etcd-patroni-password)}
+etcd3: {hosts: "$PATRONI_ETCD3_HOSTS", username: patroni, password: $(quoted etcd-patroni-password)}
 postgresql:
   connect_address: "$PATRONI_NAME:5432"
   authentication:

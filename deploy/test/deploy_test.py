@@ -436,10 +436,19 @@ def members_agree():
 def handed_over():
     """A switchover under load, and new containers one after the other: no error, nothing unknown."""
     with Watched() as watched:
+        # Open for longer than Patroni's own 0.3 s: before_stop waits for it.
+        slow = Session()
+        slow.ask("BEGIN; CREATE TABLE slow AS SELECT 1 AS n")
         began = time.monotonic()
-        cluster("switchover")
+        switching = threading.Thread(target=cluster, args=["switchover"], daemon=True)
+        switching.start()
+        slow.ask("SELECT pg_sleep(4); INSERT INTO slow VALUES (2); COMMIT")
+        switching.join(120)
+        check(not switching.is_alive(), "the switchover does not end")
+        check(slow.ask("SELECT sum(n) FROM slow") == ["3"], "the open transaction's rows are not there")
+        slow.end()
         watched.wait("writes", time.monotonic())
-        figure("switchover: write stop", watched.writer.stall(began))
+        figure("switchover with a transaction of 4 s open: write stop", watched.writer.stall(began))
         if MODE == "full":
             began = time.monotonic()
             cluster("remake", *MEMBERS, timeout=1200)

@@ -41,6 +41,16 @@ SELECT count(*) FROM ({open}) AS still_open;
 
 
 def settings(path):
+    """Patroni's configuration: a file, or a folder whose files are laid over each other in their names' order."""
+    if not os.path.isdir(path):
+        return read(path)
+    merged = {}
+    for name in sorted(name for name in os.listdir(path) if name.endswith((".yml", ".yaml"))):
+        lay_over(merged, read(os.path.join(path, name)) or {})
+    return merged
+
+
+def read(path):
     with open(path, encoding="utf-8") as file:
         text = file.read()
     try:
@@ -49,6 +59,14 @@ def settings(path):
         import yaml  # Patroni needs it too.
 
         return yaml.safe_load(text)
+
+
+def lay_over(below, above):
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            lay_over(below[key], value)
+        else:
+            below[key] = value
 
 
 def announced(patroni):
@@ -110,7 +128,7 @@ def say(text):
 
 def main():
     arguments = argparse.ArgumentParser(description="Patroni's before_stop: waits for open transactions")
-    arguments.add_argument("--configuration", required=True, help="Patroni's own configuration file")
+    arguments.add_argument("--configuration", required=True, help="Patroni's own configuration, a file or a folder")
     arguments.add_argument("--seconds", type=float, default=10, help="how long it waits at most")
     given = arguments.parse_args()
     patroni = settings(given.configuration)
