@@ -135,7 +135,7 @@ fn hba() -> Vec<String> {
         "local all all trust".to_owned(),
         format!("hostssl all {roles} 127.0.0.1/32 cert"),
         format!("host all {roles} all reject"),
-        format!("host replication {REPLICATION_USER} 127.0.0.1/32 scram-sha-256"),
+        "host replication all 127.0.0.1/32 scram-sha-256".to_owned(),
         "host all all 127.0.0.1/32 scram-sha-256".to_owned(),
     ]
 }

@@ -26,7 +26,7 @@ use crate::wire::build::{self, Severity};
 use crate::wire::{SqlState, TxStatus};
 
 /// How often an attempt may be repeated without a wait for the topology in between.
-const QUICK_TRIES: u32 = 8;
+pub(super) const QUICK_TRIES: u32 = 8;
 
 /// How long a primary that refuses a write has to be seen as none.
 const REFUSAL_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
@@ -287,7 +287,7 @@ impl Session {
     }
 
     /// Waits for another topology, up to the time that a statement may wait for a primary.
-    async fn hold(
+    pub(super) async fn hold(
         &mut self,
         attempt: &mut Attempt,
         topology: &Topology,
@@ -451,7 +451,12 @@ impl Session {
     }
 
     /// A member that can't be reached: a moment for the control path to see it too, then the next try.
-    async fn pause(&mut self, attempt: &mut Attempt, member: &Member, primary: bool) -> Result<(), Ended> {
+    pub(super) async fn pause(
+        &mut self,
+        attempt: &mut Attempt,
+        member: &Member,
+        primary: bool,
+    ) -> Result<(), Ended> {
         if attempt.avoid & bit(member.id.0) == 0 || !primary {
             return Ok(());
         }

@@ -24,6 +24,7 @@ use crate::client::{Accepted, RoleGuard};
 use crate::net::Stream;
 use crate::sql::{Class, Encoding, Lexing};
 use crate::wire::build::{self, Severity};
+use crate::wire::startup::Replication;
 use crate::wire::tags::backend as tag;
 use crate::wire::{SqlState, TxStatus};
 
@@ -34,6 +35,10 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted, place: Box<dyn Any + 
     let handle = Rc::new(Handle::new(worker.shared.next_session()));
     let registered = Registered::new(&worker, &handle);
     let (mut session, login) = Session::new(&worker, &handle, accepted);
+    if login.replication != Replication::None {
+        let ended = session.replicate(&login).await;
+        return session.finish(&ended).await;
+    }
     let greeted = session.greet(&login).await;
     // A session lives long, what it was greeted with doesn't.
     drop((login, registered));
@@ -69,11 +74,12 @@ fn on_or_off(value: bool) -> &'static [u8] {
 }
 
 /// What of a login is needed only until the greeting.
-struct Login {
+pub(super) struct Login {
     greeting: Vec<u8>,
     key: GreetingKey,
     minor: u16,
-    replication: bool,
+    pub(super) replication: Replication,
+    pub(super) parameters: Vec<(String, String)>,
 }
 
 impl Session {
@@ -86,7 +92,8 @@ impl Session {
             key: (identity.id, key_of(&accepted.parameters)),
             greeting: accepted.greeting,
             minor: accepted.minor,
-            replication: accepted.replication != crate::wire::startup::Replication::None,
+            replication: accepted.replication,
+            parameters: accepted.parameters,
         };
         let pools = worker.pools(&identity);
         (Self::resting(worker, handle, accepted.stream, pools, base, accepted.role_guard), login)
@@ -147,12 +154,6 @@ impl Session {
 
     /// Tells the client what a server tells at login.
     async fn greet(&mut self, login: &Login) -> Result<(), Ended> {
-        if login.replication {
-            self.to_client.extend_from_slice(&login.greeting);
-            let message = "replication connections are not passed through yet: connect to the member";
-            self.fatal(SqlState::FEATURE_NOT_SUPPORTED, message);
-            return Err(Ended::Fatal);
-        }
         let now = Instant::now();
         let known = self.worker.shared.greeting(&login.key, now);
         let parameters = match known {
@@ -171,9 +172,16 @@ impl Session {
         if self.reported.value(IN_HOT_STANDBY).is_some_and(|told| told != on_or_off(self.shows_standby)) {
             Arc::make_mut(&mut self.reported).set(IN_HOT_STANDBY, on_or_off(self.shows_standby));
         }
+        let reported = Arc::clone(&self.reported);
+        self.tell_greeting(login, &reported);
+        Ok(())
+    }
+
+    /// Puts together what a client hears from the end of its login to the first ReadyForQuery.
+    pub(super) fn tell_greeting(&mut self, login: &Login, parameters: &Parameters) {
         let mut out = self.worker.buffer();
         out.extend_from_slice(&login.greeting);
-        for (name, value) in self.reported.iter() {
+        for (name, value) in parameters.iter() {
             build::parameter_status(&mut out, name, value);
         }
         let (shared, session) = (Arc::downgrade(&self.worker.shared), self.handle.id);
@@ -195,7 +203,6 @@ impl Session {
         self.cancel = Some(cancel);
         build::ready_for_query(&mut out, TxStatus::Idle);
         self.to_client = out;
-        Ok(())
     }
 
     /// Has a backend opened and brought in line with the startup packet; gives what it reported.
@@ -249,7 +256,7 @@ impl Session {
     }
 
     /// A login that comes to nothing: the server's words, or the proxy's own.
-    fn refuse(&mut self, login: &Login, failure: &Failure) -> Ended {
+    pub(super) fn refuse(&mut self, login: &Login, failure: &Failure) -> Ended {
         self.to_client.clear();
         self.to_client.extend_from_slice(&login.greeting);
         match failure {

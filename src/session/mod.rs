@@ -25,6 +25,7 @@ mod open;
 mod pins;
 mod plan;
 mod relay;
+mod replication;
 mod run;
 mod search;
 mod shared;

@@ -1,5 +1,6 @@
 //! Opening a backend for a pool, and sending a cancel to one: on a worker, beside its sessions.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -50,7 +51,11 @@ pub(super) async fn open(
     })
 }
 
-fn server<'a>(worker: &'a Worker, member: &'a Member, tls: &'a crate::net::tls::ClientTls) -> Server<'a> {
+pub(super) fn server<'a>(
+    worker: &'a Worker,
+    member: &'a Member,
+    tls: &'a crate::net::tls::ClientTls,
+) -> Server<'a> {
     let config = &worker.shared.config;
     Server {
         host: &member.host,
@@ -62,7 +67,7 @@ fn server<'a>(worker: &'a Worker, member: &'a Member, tls: &'a crate::net::tls::
 }
 
 /// Whose fault it is that no backend could be opened, and whether another member or another moment helps.
-fn refusal(error: &ConnectError) -> AcquireError {
+pub(super) fn refusal(error: &ConnectError) -> AcquireError {
     match error.server_error() {
         _ if error.is_transient() => AcquireError::Unreachable(error.to_string().into()),
         Some(server) => AcquireError::Refused(server.body().into()),
@@ -81,8 +86,19 @@ impl Session {
         if cancelling.replace(true) {
             return;
         }
-        let (process_id, secret) = (lease.backend.process_id, lease.backend.secret.clone());
-        let (worker, number) = (Rc::clone(&self.worker), lease.backend.member);
+        let key = (lease.backend.process_id, lease.backend.secret.clone());
+        let member = lease.backend.member;
+        self.cancel_at(member, key, cancelling);
+    }
+
+    /// Sends a cancel for the connection with this key to the member of this number; `cancelling` is set until it is there.
+    pub(super) fn cancel_at(
+        &self,
+        number: u16,
+        (process_id, secret): (u32, Box<[u8]>),
+        cancelling: Rc<Cell<bool>>,
+    ) {
+        let worker = Rc::clone(&self.worker);
         tokio::task::spawn_local(async move {
             let topology = worker.topology();
             let tls = worker.shared.backend_tls.load_full();

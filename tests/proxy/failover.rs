@@ -1,13 +1,15 @@
 //! The primary goes, etcd goes: sessions stay.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use pg_ha_proxy::cluster::{How, Options};
+use pg_ha_proxy::cluster::{How, Options, Status};
 
+use crate::replication::{self, Running};
 use crate::support::{PATIENCE, Psql, World, block_on, connect, direct, leader, one, psql, try_direct};
 
 /// A psql that asks the same kind of thing all the time. Any error ends it.
@@ -80,6 +82,16 @@ fn is_the_same(session: &mut Psql) {
         session.say("SHOW my.own;\n\\warn :kept\nSELECT 1;").lines().collect::<Vec<_>>(),
         ["kept", "here", "1"]
     );
+}
+
+/// `pg_receivewal`, which connects again by itself when it is cut off.
+fn receive_wal(world: &World, status: &Status, folder: &Path) -> Running {
+    direct(status, leader(status), "postgres", "ALTER ROLE app REPLICATION");
+    let running = Running::start(
+        replication::command(&world.status, "pg_receivewal", world.proxy.port).arg("-D").arg(folder),
+    );
+    replication::until("some WAL", || std::fs::read_dir(folder).is_ok_and(|files| files.count() > 0));
+    running
 }
 
 /// Everything that was acknowledged is there.
@@ -155,6 +167,8 @@ fn sessions_outlive_a_switchover_and_a_dead_primary() {
 
         let old = leader(&world.cluster.status().await).name.clone();
         let reads = Asking::reads(&world);
+        let wal = tempfile::tempdir().expect("a folder");
+        let _receiving = receive_wal(&world, &world.cluster.status().await, wal.path());
         let killed = Instant::now();
         world.cluster.kill(&old, How::Member).await.expect("a kill");
         // Before that a statement may still be written to the dying connection, and its outcome be unknown.
@@ -163,8 +177,12 @@ fn sessions_outlive_a_switchover_and_a_dead_primary() {
         let took = killed.elapsed();
         assert!(took > Duration::from_secs(1), "the primary was dead, and a write took {took:?}");
         let status = world.cluster.status().await;
-        assert!(status.leader.is_some_and(|name| name != old));
+        assert!(status.leader.as_ref().is_some_and(|name| *name != old));
         driver.execute(&prepared, &[&1_000_001_i32]).await.unwrap();
+        let timeline = "SELECT timeline_id FROM pg_control_checkpoint()";
+        direct(&status, leader(&status), "postgres", "CHECKPOINT");
+        let timeline = direct(&status, leader(&status), "postgres", timeline).parse().expect("a number");
+        replication::until("the next timeline", || replication::has_wal(wal.path(), timeline));
         is_the_same(&mut session);
         let (read, longest_read) = reads.end();
         assert!(read > 100 && longest_read < Duration::from_secs(5), "{read} reads, {longest_read:?}");

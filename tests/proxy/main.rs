@@ -16,6 +16,7 @@ mod hostile;
 mod logins;
 mod pipelines;
 mod pools;
+mod replication;
 mod routing;
 mod sessions;
 mod statements;
