@@ -39,6 +39,17 @@ fn benches(criterion: &mut Criterion) {
             bencher.iter(|| cache.classify(black_box(text.as_bytes()), &lexing, &functions));
         });
     }
+    // Texts that differ in a value alone, as they come with the simple protocol.
+    let texts: Vec<String> =
+        (0..10_000).map(|id| SHORT.replace("12345", &(id * 7919 % 100_003).to_string())).collect();
+    let (mut cache, mut next) = (ClassCache::new(10_000, 16 * 1024), 0);
+    group.throughput(Throughput::Bytes(SHORT.len() as u64));
+    group.bench_function("short_of_a_kind", |bencher| {
+        bencher.iter(|| {
+            next = (next + 1) % texts.len();
+            cache.classify(black_box(texts[next].as_bytes()), &lexing, &functions)
+        });
+    });
     group.throughput(Throughput::Bytes(ORM.len() as u64));
     group.bench_function("orm_fingerprint", |bencher| {
         bencher.iter(|| fingerprint(black_box(ORM.as_bytes()), &lexing));

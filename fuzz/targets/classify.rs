@@ -7,7 +7,9 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use pg_ha_proxy::sql::lexer::{Kind, Lexer};
-use pg_ha_proxy::sql::{Class, Encoding, Functions, Lexing, Volatility, classify, fingerprint, normalize};
+use pg_ha_proxy::sql::{
+    Class, Encoding, Functions, Lexing, Volatility, classify, fingerprint, normalize, shared_shape,
+};
 
 static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
     let names = [("mine", Volatility::Stable), ("wild", Volatility::Volatile)];
@@ -25,6 +27,9 @@ fuzz_target!(|data: &[u8]| {
     };
     let whole = tokens(text, lexing);
     let verdict = classify(text, &lexing, &FUNCTIONS);
+    if let Some(shape) = shared_shape(text, &lexing, &verdict) {
+        assert_eq!(classify(&shape, &lexing, &FUNCTIONS), verdict, "another verdict on its shape");
+    }
     fingerprint(text, &lexing);
     assert!(normalize(text, &lexing, 64).len() <= 64);
     if !whole {

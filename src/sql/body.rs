@@ -203,6 +203,7 @@ impl Statements<'_, '_> {
     fn relation(&mut self, scan: &mut Scan) {
         if self.relation_name() {
             scan.settings.read = true;
+            self.found.by_value = true;
             scan.settings.doubtful |= scan.settings.literals > 0;
         }
     }
@@ -291,6 +292,7 @@ impl Statements<'_, '_> {
         }
         if !keyword && name == b"current_setting" {
             scan.argument = Argument::Parenthesis;
+            self.found.by_value = true;
         }
         self.scratch = name;
     }

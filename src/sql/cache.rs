@@ -1,4 +1,5 @@
-//! Verdicts by text, for one worker: a text that comes again is not read again.
+//! Verdicts by text, for one worker: a text that comes again is not read again, nor is one that differs from another in its values
+//! alone, where none of them counts.
 //!
 //! A text is kept when it comes the second time. One with its values written into it mostly comes once, and keeping it
 //! would cost more than reading it: an allocation, and an older verdict thrown out of cold memory.
@@ -10,24 +11,34 @@ use foldhash::fast::RandomState;
 
 use super::functions::Functions;
 use super::lexer::Lexing;
+use super::shape::{is_shared, shape};
 use super::{Verdict, classify};
 
 /// Verdicts that one set may hold.
 const WAYS: usize = 4;
 
-/// A bounded cache of verdicts. Texts are compared in full. Not shared between threads.
+/// A bounded cache of verdicts, by text and by shape ([`super::shape`]). Both are compared in full. Not shared between threads.
 #[derive(Debug)]
 pub struct ClassCache {
-    sets: Box<[[Option<Entry>; WAYS]]>,
-    /// A part of the hash of each entry: most texts that aren't there are told by it alone.
-    tags: Box<[[u32; WAYS]]>,
-    /// The same of texts that were seen and not kept, each at its place.
-    seen: Box<[u32]>,
-    state: RandomState,
+    texts: Table,
+    shapes: Table,
+    /// Room for a shape.
+    shape: Vec<u8>,
     longest: usize,
-    clock: u64,
     hits: u64,
     misses: u64,
+}
+
+/// Verdicts by bytes.
+#[derive(Debug)]
+struct Table {
+    sets: Box<[[Option<Entry>; WAYS]]>,
+    /// A part of the hash of each entry: most that aren't there are told by it alone.
+    tags: Box<[[u32; WAYS]]>,
+    /// The same of those that were seen and not kept, each at its place.
+    seen: Box<[u32]>,
+    state: RandomState,
+    clock: u64,
 }
 
 #[derive(Debug)]
@@ -35,25 +46,23 @@ struct Entry {
     functions: u64,
     lexing: Lexing,
     used: u64,
-    text: Box<[u8]>,
+    key: Box<[u8]>,
     verdict: Rc<Verdict>,
+}
+
+/// What makes the same bytes another key.
+#[derive(Clone, Copy)]
+struct Under {
+    functions: u64,
+    lexing: Lexing,
 }
 
 impl ClassCache {
     /// A cache of about `entries` verdicts (rounded up to a power of two, at least four) of texts of at most
-    /// `longest` bytes.
+    /// `longest` bytes, and as many of shapes.
     pub fn new(entries: usize, longest: usize) -> Self {
-        let sets = entries.div_ceil(WAYS).max(1).next_power_of_two();
-        Self {
-            sets: std::iter::repeat_with(|| [const { None }; WAYS]).take(sets).collect(),
-            tags: vec![[0; WAYS]; sets].into(),
-            seen: vec![0; sets * WAYS].into(),
-            state: RandomState::default(),
-            longest,
-            clock: 0,
-            hits: 0,
-            misses: 0,
-        }
+        let (texts, shapes) = (Table::new(entries), Table::new(entries));
+        Self { texts, shapes, shape: Vec::new(), longest, hits: 0, misses: 0 }
     }
 
     /// The verdict on `text`, from the cache or by [`classify`]. A hit allocates nothing.
@@ -74,50 +83,99 @@ impl ClassCache {
             recall(&verdict);
             Rc::new(verdict)
         };
-        if text.len() > self.longest {
-            self.misses += 1;
-            return anew();
+        let under = Under { functions: functions.fingerprint(), lexing: *lexing };
+        let brief = text.len() <= self.longest;
+        let hash = if brief { self.texts.hash(text, under) } else { 0 };
+        if brief && let Some(verdict) = self.texts.find(hash, text, under) {
+            self.hits += 1;
+            return verdict;
         }
-        let print = functions.fingerprint();
-        let hash = self.hash(text, print);
-        self.clock += 1;
-        let clock = self.clock;
-        let place = hash as usize & (self.sets.len() - 1);
-        let tag = tag(hash);
-        for way in 0..WAYS {
-            if self.tags[place][way] == tag
-                && let Some(entry) = &mut self.sets[place][way]
-                && entry.functions == print
-                && entry.lexing == *lexing
-                && *entry.text == *text
-            {
-                entry.used = clock;
+        let verdict = if shape(text, *lexing, &mut self.shape) {
+            let hash = self.shapes.hash(&self.shape, under);
+            if let Some(verdict) = self.shapes.find(hash, &self.shape, under) {
                 self.hits += 1;
-                return Rc::clone(&entry.verdict);
+                verdict
+            } else {
+                self.misses += 1;
+                let verdict = anew();
+                if is_shared(&verdict) {
+                    self.shapes.offer(hash, &self.shape, under, &verdict);
+                }
+                verdict
             }
+        } else {
+            self.misses += 1;
+            anew()
+        };
+        if brief {
+            self.texts.offer(hash, text, under, &verdict);
         }
-        self.misses += 1;
-        let verdict = anew();
-        let at = hash as usize & (self.seen.len() - 1);
-        if self.seen[at] == tag {
-            self.keep(
-                place,
-                tag,
-                Entry {
-                    functions: print,
-                    lexing: *lexing,
-                    used: clock,
-                    text: text.into(),
-                    verdict: Rc::clone(&verdict),
-                },
-            );
-        }
-        self.seen[at] = tag;
         verdict
     }
 
-    /// Puts an entry in the place of the one that was used longest ago.
-    fn keep(&mut self, place: usize, tag: u32, entry: Entry) {
+    /// Forgets everything: after DDL, or when the configuration changed.
+    pub fn clear(&mut self) {
+        self.texts.clear();
+        self.shapes.clear();
+    }
+
+    /// How often a verdict was found, and how often it wasn't.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.hits, self.misses)
+    }
+}
+
+impl Table {
+    fn new(entries: usize) -> Self {
+        let sets = entries.div_ceil(WAYS).max(1).next_power_of_two();
+        Self {
+            sets: std::iter::repeat_with(|| [const { None }; WAYS]).take(sets).collect(),
+            tags: vec![[0; WAYS]; sets].into(),
+            seen: vec![0; sets * WAYS].into(),
+            state: RandomState::default(),
+            clock: 0,
+        }
+    }
+
+    fn hash(&self, key: &[u8], under: Under) -> u64 {
+        let mut hasher = self.state.build_hasher();
+        hasher.write_u64(under.functions);
+        hasher.write(key);
+        hasher.finish()
+    }
+
+    fn find(&mut self, hash: u64, key: &[u8], under: Under) -> Option<Rc<Verdict>> {
+        let (place, tag) = (hash as usize & (self.sets.len() - 1), tag(hash));
+        for way in 0..WAYS {
+            if self.tags[place][way] == tag
+                && let Some(entry) = &mut self.sets[place][way]
+                && entry.functions == under.functions
+                && entry.lexing == under.lexing
+                && *entry.key == *key
+            {
+                self.clock += 1;
+                entry.used = self.clock;
+                return Some(Rc::clone(&entry.verdict));
+            }
+        }
+        None
+    }
+
+    /// Keeps a verdict if its key comes the second time, in the place of the one that was used longest ago.
+    fn offer(&mut self, hash: u64, key: &[u8], under: Under, verdict: &Rc<Verdict>) {
+        let (at, tag) = (hash as usize & (self.seen.len() - 1), tag(hash));
+        if std::mem::replace(&mut self.seen[at], tag) != tag {
+            return;
+        }
+        self.clock += 1;
+        let entry = Entry {
+            functions: under.functions,
+            lexing: under.lexing,
+            used: self.clock,
+            key: key.into(),
+            verdict: Rc::clone(verdict),
+        };
+        let place = hash as usize & (self.sets.len() - 1);
         let set = &mut self.sets[place];
         let used = |way: &usize| set[*way].as_ref().map_or(0, |entry| entry.used);
         if let Some(way) = (0..WAYS).min_by_key(used) {
@@ -126,22 +184,9 @@ impl ClassCache {
         }
     }
 
-    /// Forgets everything: after DDL, or when the configuration changed.
-    pub fn clear(&mut self) {
+    fn clear(&mut self) {
         self.sets.iter_mut().flatten().for_each(|way| *way = None);
         self.tags.fill([0; WAYS]);
-    }
-
-    /// How often a text was found, and how often it wasn't.
-    pub fn counts(&self) -> (u64, u64) {
-        (self.hits, self.misses)
-    }
-
-    fn hash(&self, text: &[u8], print: u64) -> u64 {
-        let mut hasher = self.state.build_hasher();
-        hasher.write_u64(print);
-        hasher.write(text);
-        hasher.finish()
     }
 }
 
@@ -161,7 +206,7 @@ mod tests {
         let functions = Functions::builtin();
         let lexing = Lexing::default();
         assert_eq!(cache.classify(b"select f()", &lexing, &functions).class, Class::Write);
-        assert_eq!(cache.sets.iter().flatten().flatten().count(), 0, "kept though it came once");
+        assert_eq!(cache.texts.sets.iter().flatten().flatten().count(), 0, "kept though it came once");
         let second = cache.classify(b"select f()", &lexing, &functions);
         assert!(Rc::ptr_eq(&second, &cache.classify(b"select f()", &lexing, &functions)));
         let other = functions.clone().with_config(["f"], []);
@@ -175,18 +220,39 @@ mod tests {
     }
 
     #[test]
+    fn texts_of_one_shape_are_judged_once() {
+        let mut cache = ClassCache::new(8, 30);
+        let (functions, lexing) = (Functions::builtin(), Lexing::default());
+        for number in 0..10 {
+            let text = format!("select a from t where n = {number}");
+            assert_eq!(cache.classify(text.as_bytes(), &lexing, &functions).class, Class::Read);
+        }
+        assert_eq!(cache.counts(), (8, 2));
+        // However long the text is.
+        let text = format!("select a from t where n = {}", "5".repeat(100));
+        cache.classify(text.as_bytes(), &lexing, &functions);
+        assert_eq!(cache.counts(), (9, 2));
+        for number in 0..10 {
+            let text = format!("select current_setting('work_mem') where {number} = 0");
+            cache.classify(text.as_bytes(), &lexing, &functions);
+        }
+        assert_eq!(cache.counts(), (9, 12));
+        assert_eq!(cache.shapes.sets.iter().flatten().flatten().count(), 1);
+    }
+
+    #[test]
     fn it_is_bounded_and_keeps_the_latest() {
         let mut cache = ClassCache::new(4, 20);
         let (functions, lexing) = (Functions::builtin(), Lexing::default());
         for number in 0..100 {
             for _twice in 0..2 {
-                cache.classify(format!("select {number}").as_bytes(), &lexing, &functions);
+                cache.classify(format!("select a{number}").as_bytes(), &lexing, &functions);
             }
-            cache.classify(b"select 'kept'", &lexing, &functions);
-            cache.classify(b"select 'kept'", &lexing, &functions);
+            cache.classify(b"select kept", &lexing, &functions);
+            cache.classify(b"select kept", &lexing, &functions);
         }
         assert!(cache.counts().0 >= 198, "{:?}", cache.counts());
-        assert_eq!(cache.sets.iter().flatten().flatten().count(), 4);
+        assert_eq!(cache.texts.sets.iter().flatten().flatten().count(), 4);
         let (long, hits) = ([b'x'; 21], cache.counts().0);
         for _thrice in 0..3 {
             cache.classify(&long, &lexing, &functions);

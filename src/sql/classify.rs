@@ -88,6 +88,7 @@ fn verdict(
         consistency,
         object: found.object.filter(|_| single),
         explain_route: found.explain_route.filter(|_| single),
+        by_value: found.by_value,
         learnt: Cell::default(),
     }
 }
@@ -108,6 +109,7 @@ pub(super) struct Found {
     pub(super) channels: Vec<Box<[u8]>>,
     pub(super) object: Option<Box<[u8]>>,
     pub(super) explain_route: Option<usize>,
+    pub(super) by_value: bool,
 }
 
 impl Default for Found {
@@ -124,6 +126,7 @@ impl Default for Found {
             channels: Vec::new(),
             object: None,
             explain_route: None,
+            by_value: false,
         }
     }
 }

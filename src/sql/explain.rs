@@ -15,6 +15,8 @@ struct Options {
 impl Statements<'_, '_> {
     pub(super) fn explain(&mut self) {
         self.cursor.advance();
+        // An option may be a number or a string.
+        self.found.by_value = true;
         let mut options = Options::default();
         let query = matches!(self.cursor.next_keyword, Some(K::Select | K::With | K::Values | K::Table));
         if self.cursor.token.kind == Kind::Open && !query && self.cursor.next.kind != Kind::Open {

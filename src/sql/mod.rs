@@ -19,6 +19,7 @@ mod names;
 mod normalize;
 mod relations;
 mod settings;
+mod shape;
 mod transactions;
 
 use std::cell::Cell;
@@ -30,6 +31,7 @@ pub use classify::{classify, second_statement};
 pub use functions::{Functions, Volatility};
 pub use lexer::{Encoding, Lexing};
 pub use normalize::{fingerprint, normalize};
+pub use shape::shared_shape;
 
 /// Where a statement may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -317,6 +319,8 @@ pub struct Verdict {
     pub object: Option<Box<[u8]>>,
     /// `EXPLAIN (ROUTE) statement`: the byte where the statement begins.
     pub explain_route: Option<usize>,
+    /// A value that stands in the text had a say in it.
+    pub by_value: bool,
     /// What was learnt of it by running it.
     pub learnt: Cell<Learnt>,
 }

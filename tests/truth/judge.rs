@@ -6,7 +6,7 @@
 use std::io::{BufRead, Write, stdin, stdout};
 
 use anyhow::{Context, Result};
-use pg_ha_proxy::sql::{Class, Encoding, Functions, Lexing, Rows, classify, questions};
+use pg_ha_proxy::sql::{Class, Encoding, Functions, Lexing, Rows, classify, questions, shared_shape};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -63,6 +63,9 @@ fn catalog(builtin: &Functions, answers: &[Rows]) -> Result<Functions> {
 
 fn route(sql: &[u8], lexing: Lexing, functions: &Functions) -> Value {
     let verdict = classify(sql, &lexing, functions);
+    if let Some(shape) = shared_shape(sql, &lexing, &verdict) {
+        assert_eq!(classify(&shape, &lexing, functions), verdict, "another verdict on the shape of {sql:?}");
+    }
     let route = match verdict.class {
         Class::Read | Class::VectorRead => "replica",
         Class::Session => "session",
