@@ -125,11 +125,21 @@ fn is_plain(byte: u8) -> bool {
 }
 
 /// The end of the letters and digits from `at` on.
-fn word(text: &[u8], at: usize) -> usize {
-    let more =
-        text[at..].iter().position(|byte| !matches!(KINDS[usize::from(*byte)], Kind::Word | Kind::Digit));
-    more.map_or(text.len(), |more| at + more)
+fn word(text: &[u8], mut at: usize) -> usize {
+    while at < text.len() && IS_WORD[usize::from(text[at])] {
+        at += 1;
+    }
+    at
 }
+
+const IS_WORD: [bool; 256] = {
+    let (mut words, mut byte) = ([false; 256], 0);
+    while byte < 256 {
+        words[byte] = matches!(KINDS[byte], Kind::Word | Kind::Digit);
+        byte += 1;
+    }
+    words
+};
 
 /// The end of the number that begins at `at` and whose first letters and digits end at `end`; none if it isn't one of digits and at
 /// most one dot, or touches what a word, a number or a parameter could be part of.
