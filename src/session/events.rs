@@ -53,7 +53,7 @@ impl Session {
                     lease.status = status;
                 }
                 if owed.hidden {
-                    if status == TxStatus::Open {
+                    if status == TxStatus::Open && !self.in_open_transaction() {
                         self.tx = Tx::open(Arc::clone(&run.settings));
                     }
                     return Ok(false);

@@ -17,6 +17,7 @@ use super::state::Tx;
 use super::translate::Translation;
 use super::{Ended, Item, LOOK_AHEAD, Session};
 use crate::backend::Settings;
+use crate::wire::TxStatus;
 
 impl Session {
     /// Brings the backend in line with the session's settings and open BEGIN; true when the answer has to be awaited before
@@ -30,7 +31,9 @@ impl Session {
         }
         let mut wait = false;
         let mut sql = Vec::new();
-        if !Arc::ptr_eq(&lease.backend.settings, &wanted) {
+        // A failed transaction takes no settings, and a batch that waits for its Sync no Query.
+        let may_set = lease.status != TxStatus::Failed && !self.open_batch;
+        if may_set && !Arc::ptr_eq(&lease.backend.settings, &wanted) {
             if lease.backend.settings.same(&wanted) {
                 self.settings_are_one(&wanted);
             } else {

@@ -67,6 +67,65 @@ fn settings_of_the_startup_packet_hold() {
 }
 
 #[test]
+fn reset_goes_back_to_the_startup_packet() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "pool.size = 1");
+    block_on(async {
+        let mut config = application(&world.status, proxy.port);
+        config.options("-c TimeZone=Asia/Tokyo -c DateStyle=SQL,DMY");
+        let client = connect_as(&config).await;
+        let show =
+            "/* pgha: primary */ SELECT current_setting('timezone') || ' ' || current_setting('datestyle')";
+        let login = "Asia/Tokyo SQL, DMY";
+        for reset in
+            ["RESET timezone", "SET TIME ZONE DEFAULT", "SET timezone TO DEFAULT", "RESET ALL", "DISCARD ALL"]
+        {
+            client.batch_execute("SET timezone = 'UTC'").await.unwrap();
+            client.batch_execute(reset).await.unwrap();
+            assert_eq!(one(&client, show).await, login, "{reset}");
+            client.batch_execute(reset).await.unwrap();
+            assert_eq!(one(&client, show).await, login, "{reset} of what wasn't changed");
+            if reset == "DISCARD ALL" {
+                continue;
+            }
+            client.batch_execute("SET timezone = 'UTC'").await.unwrap();
+            for (end, after) in [("ROLLBACK", "UTC SQL, DMY"), ("COMMIT", login)] {
+                client.batch_execute("BEGIN; SELECT 1").await.unwrap();
+                client.execute(reset, &[]).await.unwrap();
+                assert_eq!(one(&client, show).await, login, "{reset} in a transaction");
+                client.batch_execute(end).await.unwrap();
+                assert_eq!(one(&client, show).await, after, "{reset} and {end}");
+            }
+            // What comes behind it fails before the backend was brought in line.
+            client.batch_execute("BEGIN").await.unwrap();
+            client.batch_execute(reset).await.unwrap();
+            client.batch_execute("SELECT 1/0").await.unwrap_err();
+            assert!(told(&client.batch_execute("SELECT 1").await.unwrap_err()).contains("25P02"));
+            client.batch_execute("ROLLBACK").await.unwrap();
+            assert_eq!(one(&client, show).await, login, "{reset} and an error");
+        }
+    });
+    proxy.assert_healthy();
+}
+
+#[test]
+fn half_a_date_style_leaves_the_other_half() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "pool.size = 1");
+    block_on(async {
+        let (a, b) = (connect(&world.status, &proxy).await, connect(&world.status, &proxy).await);
+        a.batch_execute("SET datestyle = 'Postgres'").await.unwrap();
+        a.batch_execute("SET datestyle = ymd").await.unwrap();
+        b.batch_execute("SET datestyle = german").await.unwrap();
+        for hint in ["", "/* pgha: primary */ ", "/* pgha: replica */ "].into_iter().cycle().take(9) {
+            assert_eq!(one(&a, &format!("{hint}SHOW datestyle")).await, "Postgres, YMD");
+            assert_eq!(one(&b, &format!("{hint}SHOW datestyle")).await, "German, DMY");
+        }
+    });
+    proxy.assert_healthy();
+}
+
+#[test]
 fn roles_are_taken_on_and_given_back() {
     let world = World::shared();
     let proxy = Proxy::start(&world.status, "pool.size = 1");
