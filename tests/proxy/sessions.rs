@@ -126,6 +126,28 @@ fn half_a_date_style_leaves_the_other_half() {
 }
 
 #[test]
+fn a_default_may_name_currval() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "pool.size = 2");
+    block_on(async {
+        let (a, b) = (connect(&world.status, &proxy).await, connect(&world.status, &proxy).await);
+        a.batch_execute("CREATE SEQUENCE of_default").await.unwrap();
+        a.batch_execute("SELECT nextval('of_default')").await.unwrap();
+        b.batch_execute("SELECT nextval('of_default')").await.unwrap();
+        a.batch_execute("CREATE TABLE by_default (n int, was bigint DEFAULT currval('of_default'))")
+            .await
+            .unwrap();
+        a.batch_execute("SELECT nextval('of_default')").await.unwrap();
+        b.batch_execute("SELECT nextval('of_default')").await.unwrap();
+        a.batch_execute("INSERT INTO by_default (n) VALUES (1)").await.unwrap();
+        b.batch_execute("INSERT INTO by_default (n) VALUES (2)").await.unwrap();
+        assert_eq!(one(&a, "SELECT string_agg(was::text, ' ' ORDER BY n) FROM by_default").await, "3 4");
+        a.batch_execute("DROP TABLE by_default; DROP SEQUENCE of_default").await.unwrap();
+    });
+    proxy.assert_healthy();
+}
+
+#[test]
 fn roles_are_taken_on_and_given_back() {
     let world = World::shared();
     let proxy = Proxy::start(&world.status, "pool.size = 1");
