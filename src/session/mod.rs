@@ -27,7 +27,9 @@ mod plan;
 mod relay;
 mod run;
 mod search;
+mod sequences;
 mod shared;
+mod showing;
 mod state;
 mod statements;
 mod target;
@@ -138,6 +140,7 @@ pub(crate) struct Session {
     portals: VecDeque<(Box<[u8]>, Rc<Verdict>)>,
     tx: Tx,
     pins: Pins,
+    sequences: sequences::Sequences,
     fence: Fence,
     /// What was read last, and where.
     seen: Option<Seen>,

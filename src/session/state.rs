@@ -132,23 +132,6 @@ impl Session {
         }
     }
 
-    /// Notes whose sequence values the backend has, and who needs them.
-    fn note_sequences(&mut self, effects: Effects) {
-        if effects.contains(Effects::DEFINES_CURRVAL) {
-            // From here on no text tells who needs the value: a default does.
-            self.pools.identity.reads_sequences.store(true, Relaxed);
-            self.pins.take_up(Effects::CURRVAL);
-        }
-        if effects.contains(Effects::NEXTVAL)
-            && let Some(lease) = self.lease.as_mut()
-        {
-            lease.own_sequences = true;
-        }
-        if effects.contains(Effects::NEXTVAL) && self.pools.identity.reads_sequences.load(Relaxed) {
-            self.pins.take_up(Effects::CURRVAL);
-        }
-    }
-
     /// Takes up the status that the client's own ReadyForQuery gave.
     pub(super) fn transaction_is(&mut self, status: TxStatus, run: &Run) {
         if status == TxStatus::Idle {

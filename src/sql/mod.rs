@@ -213,6 +213,8 @@ effects! {
     UNKNOWN_CALL = 26;
     /// DDL that names currval() or lastval() and calls neither: a default, a constraint.
     DEFINES_CURRVAL = 27;
+    /// Reads pg_prepared_statements.
+    SHOWS_STATEMENTS = 28;
 }
 
 impl Effects {
