@@ -60,6 +60,8 @@ impl Settings {
 
     /// Takes up `SET name TO value`, `value` as it was written.
     pub fn set(&mut self, name: &str, value: &[u8]) {
+        let whole = if name == "datestyle" { self.whole_date_style(value) } else { None };
+        let value = whole.as_deref().unwrap_or(value);
         let mut sql = Vec::with_capacity(name.len() + value.len() + 24);
         match name {
             "timezone" => sql.extend_from_slice(b"SET TIME ZONE "),
@@ -78,6 +80,15 @@ impl Settings {
         }
         self.statements.insert(name.into(), sql.into());
         self.renew_fingerprint();
+    }
+
+    /// `value`, and what it leaves as it was: DateStyle is a style and an order, and SET changes the parts that it names.
+    fn whole_date_style(&self, value: &[u8]) -> Option<Vec<u8>> {
+        let before = date_style(self.value("datestyle")?)?;
+        let now = date_style(value)?;
+        let parts = [now.0.or(before.0), now.1.or(before.1)];
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        Some(format!("'{}'", parts.join(", ")).into_bytes())
     }
 
     /// Takes up `RESET name`: back to what the startup packet (`base`) said, or to the login's own.
@@ -121,11 +132,15 @@ impl Settings {
     /// Appends SQL that brings a backend from `self` to `wanted`; nothing if they agree.
     pub fn sql_towards(&self, wanted: &Self, out: &mut Vec<u8>) {
         let identity = ["session_authorization", "role"];
-        if identity.iter().any(|name| self.statements.get(*name) != wanted.statements.get(*name)) {
+        let is_other = |of: &str| self.statements.get(of) != wanted.statements.get(of);
+        let as_another = identity.iter().any(|name| self.statements.contains_key(*name));
+        let changed_identity = identity.into_iter().any(is_other)
+            || as_another
+                && self.statements.keys().chain(wanted.statements.keys()).any(|name| is_other(name));
+        if changed_identity {
             // Settings are changed as the login role, so that what it may set doesn't depend on who came before.
             out.extend_from_slice(b"RESET ROLE;RESET SESSION AUTHORIZATION;");
         }
-        let changed_identity = !out.is_empty();
         for name in self.statements.keys() {
             if !identity.contains(&&**name) && !wanted.statements.contains_key(name) {
                 out.extend_from_slice(b"RESET ");
@@ -135,6 +150,10 @@ impl Settings {
         }
         for (name, statement) in &wanted.statements {
             if !identity.contains(&&**name) && self.statements.get(name) != Some(statement) {
+                if &**name == "datestyle" && self.statements.contains_key(name) {
+                    // What only one of its two parts is said of takes the other from before.
+                    out.extend_from_slice(b"RESET datestyle;");
+                }
                 out.extend_from_slice(statement);
                 out.push(b';');
             }
@@ -167,6 +186,28 @@ pub fn literal(text: &str) -> String {
     } else {
         format!("'{quoted}'")
     }
+}
+
+/// Style and order of a DateStyle, as `check_datestyle` of PostgreSQL reads them; none when there is more in it than that.
+fn date_style(value: &[u8]) -> Option<(Option<&'static str>, Option<&'static str>)> {
+    let (mut style, mut order) = (None, None);
+    let text = std::str::from_utf8(value).ok()?.to_ascii_lowercase();
+    for word in text.split([',', ' ', '\'', '"', '\t', '\n']).filter(|word| !word.is_empty()) {
+        match word {
+            "iso" => style = Some("ISO"),
+            word if word.starts_with("sql") => style = Some("SQL"),
+            word if word.starts_with("postgres") => style = Some("Postgres"),
+            "german" => {
+                style = Some("German");
+                order = order.or(Some("DMY"));
+            }
+            "ymd" => order = Some("YMD"),
+            word if word == "dmy" || word.starts_with("euro") => order = Some("DMY"),
+            word if word == "mdy" || word == "us" || word.starts_with("noneuro") => order = Some("MDY"),
+            _ => return None,
+        }
+    }
+    Some((style, order))
 }
 
 fn push_name(out: &mut Vec<u8>, name: &str) {
@@ -222,6 +263,39 @@ mod tests {
             towards(&a, &b),
             "RESET ROLE;RESET SESSION AUTHORIZATION;RESET work_mem;SET SESSION AUTHORIZATION y;SET ROLE z;"
         );
+    }
+
+    #[test]
+    fn settings_are_changed_as_the_login_role_though_the_role_stays() {
+        let mut a = Settings::default();
+        a.set("role", b"x");
+        let mut b = a.clone();
+        b.set("lo_compat_privileges", b"on");
+        assert_eq!(
+            towards(&a, &b),
+            "RESET ROLE;RESET SESSION AUTHORIZATION;SET lo_compat_privileges TO on;SET ROLE x;"
+        );
+        assert_eq!(towards(&a, &a), "");
+    }
+
+    #[test]
+    fn a_date_style_keeps_the_part_that_is_not_named() {
+        let base = Settings::from_startup([("DateStyle", "Postgres, MDY")]);
+        let mut settings = Settings::clone(&base);
+        let mut expect = |value: &[u8], whole: &[u8]| {
+            settings.set("datestyle", value);
+            assert_eq!(settings.value("datestyle"), Some(whole));
+        };
+        expect(b"ymd", b"Postgres, YMD");
+        expect(b"'ISO'", b"ISO, YMD");
+        expect(b"sql, euro", b"SQL, DMY");
+        expect(b"us", b"SQL, MDY");
+        expect(b"german", b"German, DMY");
+        expect(b"nonsense", b"nonsense");
+        let mut fresh = Settings::default();
+        fresh.set("datestyle", b"ymd");
+        assert_eq!(towards(&settings, &fresh), "RESET datestyle;SET datestyle TO ymd;");
+        assert_eq!(towards(&Settings::default(), &fresh), "SET datestyle TO ymd;");
     }
 
     #[test]

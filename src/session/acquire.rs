@@ -14,6 +14,7 @@ use super::handle::{Held, Order};
 use super::holding::Holding;
 use super::load::Busy;
 use super::run::Rerun;
+use super::sequences::Sequences;
 use super::state::Tx;
 use super::told::Counters;
 use super::{Ended, LOOK_AHEAD, Lease, Session};
@@ -42,10 +43,6 @@ const SEARCH_WAIT: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// The time between two looks at whether a replica has reached the fence.
 const FENCE_LOOK: std::time::Duration = std::time::Duration::from_millis(1);
-
-/// What a session is told that asks for a sequence value which it can't be sure is its own.
-const LASTVAL: &str = "currval and lastval are not defined: the connection that nextval was called on serves other sessions; \
-                       from now on sessions of this user that call nextval keep theirs";
 
 /// The attempts at one batch: since when, and what was found out.
 #[derive(Debug)]
@@ -127,9 +124,8 @@ impl Session {
         attempt: &mut Attempt,
         bytes: usize,
     ) -> Result<Result<(), Failure>, Ended> {
-        if let Some(lease) = &self.lease {
-            let foreign = attempt.sequences && !lease.own_sequences && !self.pins.any();
-            return Ok(if foreign { Err(self.no_sequence_value()) } else { Ok(()) });
+        if self.lease.is_some() {
+            return Ok(if attempt.sequences { self.held_has_values() } else { Ok(()) });
         }
         loop {
             let topology = self.worker.topology();
@@ -145,11 +141,13 @@ impl Session {
             }
             let pool = self.worker.pool(&self.pools, &topology, member);
             if attempt.sequences {
-                let Some(backend) = pool.take_last_of(self.handle.id) else {
-                    return Ok(Err(self.no_sequence_value()));
-                };
-                self.lease(pool, backend, member, primary, None);
-                return Ok(Ok(()));
+                if let Some(backend) = pool.take_last_of(self.handle.id) {
+                    self.lease(pool, backend, member, primary, None);
+                    return Ok(Ok(()));
+                }
+                if let Err(failure) = self.any_has_values() {
+                    return Ok(Err(failure));
+                }
             }
             let search = attempt.class == Class::VectorRead && !primary;
             let Ok(busy) = Busy::begin(&self.worker.shared, member.id, search) else {
@@ -215,12 +213,6 @@ impl Session {
         }
     }
 
-    /// No backend's sequence values are surely the session's. From here on sessions of this user that call `nextval()` keep theirs.
-    fn no_sequence_value(&self) -> Failure {
-        self.pools.identity.reads_sequences.store(true, Relaxed);
-        Failure::Own(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, LASTVAL.into())
-    }
-
     /// A batch is to be run again: what its first run showed.
     ///
     /// A primary that refuses a write as a standby would gets a moment to be seen as what it is. If the topology stands by it,
@@ -272,7 +264,7 @@ impl Session {
         self.backend_unflushed = false;
         let rule = primary.then(|| self.worker.topology().epoch);
         self.handle.hold(Some(Held { member: backend.member, generation: member.generation, rule }));
-        let own_sequences = backend.last_session == self.handle.id;
+        let own_sequences = backend.last_session == self.handle.id || self.sequences == Sequences::Foreign;
         backend.last_session = self.handle.id;
         self.lease = Some(Lease {
             backend,

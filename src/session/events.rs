@@ -9,7 +9,8 @@ use super::run::{Copying, Rerun, Run};
 use super::state::Tx;
 use super::translate;
 use crate::wire::parts::ErrorFields;
-use crate::wire::{SqlState, TxStatus};
+use crate::wire::tags::backend as tag;
+use crate::wire::{SqlState, TxStatus, build};
 
 impl Session {
     /// Takes up a frame that has to be read; true to pass it on.
@@ -53,7 +54,7 @@ impl Session {
                     lease.status = status;
                 }
                 if owed.hidden {
-                    if status == TxStatus::Open {
+                    if status == TxStatus::Open && !self.in_open_transaction() {
                         self.tx = Tx::open(Arc::clone(&run.settings));
                     }
                     return Ok(false);
@@ -105,7 +106,14 @@ impl Session {
             self.skipping = true;
         }
         self.worker.metrics.error(state.0);
-        Ok(run.rerun.is_none())
+        if run.rerun.is_some() {
+            return Ok(false);
+        }
+        if let Some(body) = self.names.in_own_names(fields.body()) {
+            build::frame(&mut self.to_client, tag::ERROR_RESPONSE, |out| out.extend_from_slice(&body));
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     /// Whether this error is the member's and not the statement's, and the statement can be run elsewhere.

@@ -123,6 +123,7 @@ impl Session {
             lease: None,
             waiter: Rc::default(),
             settings: Arc::clone(&base),
+            sequences: super::sequences::Sequences::None,
             reported: Arc::default(),
             shows_standby: false,
             lexing: Lexing::default(),

@@ -28,7 +28,9 @@ mod relay;
 mod replication;
 mod run;
 mod search;
+mod sequences;
 mod shared;
+mod showing;
 mod state;
 mod statements;
 mod target;
@@ -139,6 +141,7 @@ pub(crate) struct Session {
     portals: VecDeque<(Box<[u8]>, Rc<Verdict>)>,
     tx: Tx,
     pins: Pins,
+    sequences: sequences::Sequences,
     fence: Fence,
     /// What was read last, and where.
     seen: Option<Seen>,

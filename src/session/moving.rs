@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::handle::Handle;
+use super::sequences::Sequences;
 use super::shared::Identity;
 use super::state::Tx;
 use super::statements::Portable;
@@ -36,6 +37,7 @@ pub struct Moving {
     names: Vec<Portable>,
     /// The Parse of the unnamed statement; empty if there is none.
     unnamed: Vec<u8>,
+    sequences: Sequences,
     fence: Fence,
     seen: Option<Seen>,
     last: Option<(u16, Verdict, Option<&'static str>)>,
@@ -92,6 +94,7 @@ impl Session {
             lexing: self.lexing,
             names: self.names.all(),
             unnamed: if self.unnamed.token == 0 { Vec::new() } else { self.unnamed.frame },
+            sequences: self.sequences,
             fence: self.fence,
             seen: self.seen,
             last: self.last.map(|last| (last.member, Verdict::clone(&last.verdict), last.because)),
@@ -115,6 +118,7 @@ impl Moving {
         session.shows_standby = session.reported.value(super::greeting::IN_HOT_STANDBY) == Some(b"on");
         handle.set_standby(worker.topology().is_standby());
         session.lexing = self.lexing;
+        session.sequences = self.sequences;
         session.fence = self.fence;
         session.seen = self.seen;
         session.cancel = self.cancel;

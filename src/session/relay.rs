@@ -17,6 +17,7 @@ use super::state::Tx;
 use super::translate::Translation;
 use super::{Ended, Item, LOOK_AHEAD, Session};
 use crate::backend::Settings;
+use crate::wire::TxStatus;
 
 impl Session {
     /// Brings the backend in line with the session's settings and open BEGIN; true when the answer has to be awaited before
@@ -24,13 +25,17 @@ impl Session {
     pub(super) fn prepare_backend(&mut self, search: bool) -> bool {
         let local = search.then(|| self.local_search_settings()).flatten();
         let wanted = self.wanted_settings(search);
+        // A failed transaction takes no settings, and a batch that waits for its Sync no Query.
+        let failed = self.lease.as_ref().is_some_and(|lease| lease.status == TxStatus::Failed);
+        let may_set = !failed && !self.open_batch;
+        let discard = if may_set { self.drop_foreign_values() } else { b"" };
         let Some(lease) = self.lease.as_mut() else { return false };
         if self.to_backend.capacity() == 0 {
             self.to_backend = self.worker.buffer();
         }
         let mut wait = false;
         let mut sql = Vec::new();
-        if !Arc::ptr_eq(&lease.backend.settings, &wanted) {
+        if may_set && !Arc::ptr_eq(&lease.backend.settings, &wanted) {
             if lease.backend.settings.same(&wanted) {
                 self.settings_are_one(&wanted);
             } else {
@@ -39,6 +44,7 @@ impl Session {
                 lease.backend.settings = wanted;
             }
         }
+        sql.extend_from_slice(discard);
         if let Some(local) = local {
             sql.extend_from_slice(&local);
         }
@@ -73,6 +79,7 @@ impl Session {
             unnamed: &self.unnamed,
             naming: 0,
             parsed: &mut Vec::new(),
+            shows: false,
         };
         translation.hidden_query(sql);
     }
@@ -89,8 +96,13 @@ impl Session {
             unnamed: &self.unnamed,
             naming: if named { self.settings.naming() } else { 0 },
             parsed: &mut run.parses,
+            shows: false,
         };
+        let shown = if run.shows { translation.show(&self.names, bytes, items) } else { None };
         self.skipping = translation.batch(bytes, items, self.skipping);
+        if let Some(shown) = shown {
+            translation.hide(&shown);
+        }
         run.sent = true;
     }
 

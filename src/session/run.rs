@@ -9,7 +9,8 @@ use super::loss::Loss;
 use super::state::Tx;
 use crate::backend::Settings;
 use crate::metrics::Reroute;
-use crate::sql::TransactionModes;
+use crate::sql::{Effects, TransactionModes};
+use crate::wire::TxStatus;
 
 /// Why a batch is run again, elsewhere, though its backend lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +66,8 @@ pub(super) struct Run {
     pub(super) settings: Arc<Settings>,
     /// The batch only reads.
     pub(super) reads: bool,
+    /// It reads `pg_prepared_statements`, and may be given the session's.
+    pub(super) shows: bool,
     /// A statement in it ends a transaction.
     pub(super) ends_transaction: bool,
     /// One statement, outside of a transaction, that may be refused and sent again.
@@ -97,6 +100,9 @@ impl Run {
             },
             settings: Arc::clone(&session.settings),
             reads,
+            shows: summary.effects.contains(Effects::SHOWS_STATEMENTS)
+                && !session.open_batch
+                && session.lease.as_ref().is_some_and(|lease| lease.status != TxStatus::Failed),
             ends_transaction: summary.ends_transaction,
             alone: summary.runs <= 1
                 && !attempt.takes_refusals()

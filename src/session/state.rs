@@ -74,14 +74,7 @@ impl Session {
             return;
         }
         self.pins.take_up(verdict.effects);
-        if verdict.effects.contains(Effects::NEXTVAL)
-            && let Some(lease) = self.lease.as_mut()
-        {
-            lease.own_sequences = true;
-        }
-        if verdict.effects.contains(Effects::NEXTVAL) && self.pools.identity.reads_sequences.load(Relaxed) {
-            self.pins.take_up(Effects::CURRVAL);
-        }
+        self.note_sequences(verdict.effects);
         self.note_channels(verdict);
         self.take_up_settings(verdict);
         if verdict.class() == Class::Write {
@@ -96,7 +89,7 @@ impl Session {
         }
         if effects.contains(Effects::DISCARD_ALL) {
             self.settings = Arc::clone(&self.base);
-            self.backend_agrees();
+            self.backend_has(Arc::default());
         }
         if effects.intersects(Effects::DISCARD_ALL | Effects::DEALLOCATE_ALL) {
             self.names.clear();
@@ -126,14 +119,14 @@ impl Session {
             Some(TransactionVerb::Commit { chain: true } | TransactionVerb::Rollback { chain: true }) => {
                 let now = Arc::clone(&self.settings);
                 if let Tx::Open { before, savepoints, .. } = &mut self.tx {
+                    savepoints.clear();
                     if rolled_back {
                         self.settings = Arc::clone(before);
+                        self.backend_agrees();
                     } else {
                         *before = now;
                     }
-                    savepoints.clear();
                 }
-                self.backend_agrees();
             }
             _ => {}
         }
@@ -150,10 +143,10 @@ impl Session {
                 let wrote = *wrote;
                 if run.rolled_back || run.failed {
                     self.settings = Arc::clone(before);
+                    self.backend_agrees();
                 }
                 self.tx = Tx::Idle;
                 self.portals.clear();
-                self.backend_agrees();
                 if wrote {
                     self.fence();
                 }
@@ -317,24 +310,39 @@ impl Session {
             self.pins.pin_settings();
             return;
         }
-        let base = Arc::clone(&self.base);
-        let settings = Arc::make_mut(&mut self.settings);
+        let theirs = (!self.base.is_empty()).then(|| self.after(verdict, &Settings::default()));
+        self.settings = Arc::new(self.after(verdict, &self.base));
+        match theirs {
+            Some(theirs) if theirs != *self.settings => self.backend_has(Arc::new(theirs)),
+            _ => self.backend_agrees(),
+        }
+    }
+
+    /// The settings after a statement. `base` is what RESET goes back to: what the startup packet said. A backend, which got
+    /// that by SET, goes back to its own login's, and is brought in line again before its next use.
+    fn after(&self, verdict: &Verdict, base: &Settings) -> Settings {
+        let mut settings = Settings::clone(&self.settings);
         for change in &verdict.settings {
             match change {
                 SettingChange::Set { name, value, local: false } => settings.set(name, value),
-                SettingChange::Reset { name, local: false } => settings.reset(name, &base),
-                SettingChange::ResetAll => settings.reset_all(&base),
+                SettingChange::Reset { name, local: false } => settings.reset(name, base),
+                SettingChange::ResetAll => settings.reset_all(base),
                 // Ends with the transaction, and stays on its backend.
                 SettingChange::Set { .. } | SettingChange::Reset { .. } => {}
             }
         }
-        self.backend_agrees();
+        settings
     }
 
     /// The backend did to its settings what the session notes: they are the same.
     fn backend_agrees(&mut self) {
+        self.backend_has(Arc::clone(&self.settings));
+    }
+
+    /// The backend has these settings now.
+    fn backend_has(&mut self, settings: Arc<Settings>) {
         if let Some(lease) = self.lease.as_mut() {
-            lease.backend.settings = Arc::clone(&self.settings);
+            lease.backend.settings = settings;
         }
     }
 

@@ -30,7 +30,7 @@ pub(super) struct Statement {
 
 impl Statement {
     /// The name that backends know it by.
-    pub(super) fn name(&self) -> [u8; 21] {
+    pub(super) fn name(&self) -> [u8; NAME_LEN] {
         name(self.id)
     }
 
@@ -59,8 +59,13 @@ impl Classed {
     }
 }
 
+/// What the names that backends know statements by begin with.
+const PREFIX: &[u8] = b"pgha_";
+
+const NAME_LEN: usize = 21;
+
 /// The name that backends know the statement of this number by.
-pub(super) fn name(id: u64) -> [u8; 21] {
+pub(super) fn name(id: u64) -> [u8; NAME_LEN] {
     let mut name = *b"pgha_0000000000000000";
     for (i, digit) in name[5..].iter_mut().enumerate() {
         let nibble = (id >> (60 - 4 * i)) & 15;
@@ -151,6 +156,24 @@ impl Names {
             .collect()
     }
 
+    /// An error's body that speaks of statements by the names that backends know them by, in the session's own names; none if it
+    /// doesn't.
+    pub(super) fn in_own_names(&self, body: &[u8]) -> Option<Vec<u8>> {
+        let mut found = false;
+        let mut out = Vec::new();
+        let mut rest = body;
+        while let Some(at) = memchr::memmem::find(rest, PREFIX) {
+            let end = rest.len().min(at + NAME_LEN);
+            let own = self.by_name.iter().find(|(_, statement)| statement.name() == rest[at..end]);
+            out.extend_from_slice(&rest[..at]);
+            out.extend_from_slice(own.map_or(&rest[at..end], |(name, _)| name));
+            found |= own.is_some();
+            rest = &rest[end..];
+        }
+        out.extend_from_slice(rest);
+        found.then_some(out)
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.by_name.len()
@@ -210,6 +233,20 @@ mod tests {
         // The number tells databases apart.
         let all: Vec<_> = ["a", "b"].iter().map(|name| catalogs.of(name)).collect();
         all.into_iter().find(|catalog| &*catalog.database == name).unwrap()
+    }
+
+    #[test]
+    fn errors_speak_of_statements_by_the_sessions_names() {
+        let mut registry = Registry::new(0, 10);
+        let parse = Parse { name: b"mine", sql: b"SELECT 1", types: b"\0\0" };
+        let mut names = Names::default();
+        let statement = intern(&mut registry, &parse, "a");
+        names.parse(b"mine", Rc::clone(&statement));
+        let shared = String::from_utf8(statement.name().to_vec()).unwrap();
+        let body = format!("SERROR\0M\"{shared}\" is not \"pgha_0\"\0\0");
+        let own = names.in_own_names(body.as_bytes());
+        assert_eq!(own.as_deref(), Some(&b"SERROR\0M\"mine\" is not \"pgha_0\"\0\0"[..]));
+        assert_eq!(names.in_own_names(b"Mpgha_ffffffffffffffff\0pgha_\0"), None);
     }
 
     fn intern(registry: &mut Registry, parse: &Parse<'_>, database: &str) -> Rc<Statement> {

@@ -50,6 +50,8 @@ pub(super) struct Translation<'a> {
     pub(super) naming: u64,
     /// Numbers of the statements that this batch parses: unsure until it is answered.
     pub(super) parsed: &'a mut Vec<u64>,
+    /// The backend has the session's statements under the session's own names ([`super::showing`]).
+    pub(super) shows: bool,
 }
 
 impl Translation<'_> {
@@ -115,6 +117,7 @@ impl Translation<'_> {
 
     fn parse(&mut self, frame: &[u8], item: &Item, body: &[u8]) {
         match &item.statement {
+            Some(_) if self.shows => self.pass(frame, Owed::new(Kind::Parse)),
             None => {
                 self.backend.unnamed = item.unnamed;
                 self.pass(frame, Owed::new(Kind::Parse));
@@ -134,6 +137,7 @@ impl Translation<'_> {
 
     fn bind(&mut self, frame: &[u8], item: &Item, body: &[u8]) {
         match (&item.statement, Bind::read(body)) {
+            (Some(_), _) if self.shows => self.pass(frame, Owed::new(Kind::Bind)),
             (Some(statement), Some(bind)) => {
                 self.provide(statement);
                 build::frame(self.out, tag::BIND, |out| {
@@ -152,6 +156,7 @@ impl Translation<'_> {
 
     fn describe(&mut self, frame: &[u8], item: &Item, body: &[u8]) {
         match (&item.statement, Named::read(body)) {
+            (Some(_), _) if self.shows => self.pass(frame, Owed::new(Kind::Describe)),
             (Some(statement), _) => {
                 self.provide(statement);
                 build::describe_statement(self.out, &statement.name());

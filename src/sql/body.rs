@@ -62,6 +62,8 @@ struct Scan {
     update: bool,
     /// BEGIN ATOMIC and CASE that are open in a routine's body.
     blocks: u32,
+    /// A statement that defines something: what it calls may run now.
+    runs: bool,
 }
 
 /// What is known of a query that may read `pg_settings`.
@@ -101,7 +103,9 @@ impl Statements<'_, '_> {
             grouping: false,
             update: false,
             blocks: 0,
+            runs: false,
         };
+        let before = self.found.effects;
         loop {
             match self.cursor.token.kind {
                 Kind::End => break,
@@ -114,6 +118,9 @@ impl Statements<'_, '_> {
             }
         }
         self.conclude(&scan);
+        if calls == Calls::Noted && before.contains(Effects::DDL) && !scan.runs {
+            self.found.effects.defines_currval(before);
+        }
     }
 
     fn step(&mut self, scan: &mut Scan) {
@@ -211,6 +218,8 @@ impl Statements<'_, '_> {
     /// A keyword that is no qualified name's part.
     fn keyword(&mut self, scan: &mut Scan, keyword: K) -> Before {
         let aliased = scan.before == Before::Keyword(K::As);
+        // A query, or a column that is added or changed, whose rows are filled now.
+        scan.runs |= matches!(keyword, K::Select | K::Values | K::Add | K::Using);
         if !aliased && scan.calls != Calls::Ignored {
             self.clause(scan, keyword);
         }

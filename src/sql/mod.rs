@@ -213,6 +213,10 @@ effects! {
     BACKEND_STATE = 25;
     /// Calls a function that is volatile or unknown and not PostgreSQL's own, or SQL in a string: may do any of these.
     UNKNOWN_CALL = 26;
+    /// DDL that names currval() or lastval() and calls neither: a default, a constraint.
+    DEFINES_CURRVAL = 27;
+    /// Reads pg_prepared_statements.
+    SHOWS_STATEMENTS = 28;
 }
 
 impl Effects {
@@ -227,6 +231,13 @@ impl Effects {
     /// Whether any of `other` is in it.
     pub fn intersects(self, other: Self) -> bool {
         self.0 & other.0 != 0
+    }
+
+    /// What a definition calls is called later: a CURRVAL that came after `before` is only defined.
+    fn defines_currval(&mut self, before: Self) {
+        if self.contains(Self::CURRVAL) && !before.contains(Self::CURRVAL) {
+            self.0 = self.0 & !Self::CURRVAL.0 | Self::DEFINES_CURRVAL.0;
+        }
     }
 
     /// Whether there is none.

@@ -12,6 +12,9 @@ impl Statements<'_, '_> {
         if self.cursor.next.kind != Kind::Open {
             if names::primary_view(&name) {
                 self.found.write(&String::from_utf8_lossy(&name));
+                if name == b"pg_prepared_statements" {
+                    self.found.effects |= Effects::SHOWS_STATEMENTS;
+                }
             } else {
                 self.catalog_name(&name);
             }

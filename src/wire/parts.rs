@@ -23,6 +23,11 @@ impl<'a> ErrorFields<'a> {
         Self { body }
     }
 
+    /// All of it.
+    pub fn body(&self) -> &'a [u8] {
+        self.body
+    }
+
     /// The field of this code, as "Error and Notice Message Fields" lists them; none if it isn't there.
     pub fn field(&self, code: u8) -> Option<&'a [u8]> {
         let mut rest = self.body;

@@ -67,6 +67,148 @@ fn settings_of_the_startup_packet_hold() {
 }
 
 #[test]
+fn reset_goes_back_to_the_startup_packet() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "pool.size = 1");
+    block_on(async {
+        let mut config = application(&world.status, proxy.port);
+        config.options("-c TimeZone=Asia/Tokyo -c DateStyle=SQL,DMY");
+        let client = connect_as(&config).await;
+        let show =
+            "/* pgha: primary */ SELECT current_setting('timezone') || ' ' || current_setting('datestyle')";
+        let login = "Asia/Tokyo SQL, DMY";
+        for reset in
+            ["RESET timezone", "SET TIME ZONE DEFAULT", "SET timezone TO DEFAULT", "RESET ALL", "DISCARD ALL"]
+        {
+            client.batch_execute("SET timezone = 'UTC'").await.unwrap();
+            client.batch_execute(reset).await.unwrap();
+            assert_eq!(one(&client, show).await, login, "{reset}");
+            client.batch_execute(reset).await.unwrap();
+            assert_eq!(one(&client, show).await, login, "{reset} of what wasn't changed");
+            if reset == "DISCARD ALL" {
+                continue;
+            }
+            client.batch_execute("SET timezone = 'UTC'").await.unwrap();
+            for (end, after) in [("ROLLBACK", "UTC SQL, DMY"), ("COMMIT", login)] {
+                client.batch_execute("BEGIN; SELECT 1").await.unwrap();
+                client.execute(reset, &[]).await.unwrap();
+                assert_eq!(one(&client, show).await, login, "{reset} in a transaction");
+                client.batch_execute(end).await.unwrap();
+                assert_eq!(one(&client, show).await, after, "{reset} and {end}");
+            }
+            // What comes behind it fails before the backend was brought in line.
+            client.batch_execute("BEGIN").await.unwrap();
+            client.batch_execute(reset).await.unwrap();
+            client.batch_execute("SELECT 1/0").await.unwrap_err();
+            assert!(told(&client.batch_execute("SELECT 1").await.unwrap_err()).contains("25P02"));
+            client.batch_execute("ROLLBACK").await.unwrap();
+            assert_eq!(one(&client, show).await, login, "{reset} and an error");
+        }
+    });
+    proxy.assert_healthy();
+}
+
+#[test]
+fn half_a_date_style_leaves_the_other_half() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "pool.size = 1");
+    block_on(async {
+        let (a, b) = (connect(&world.status, &proxy).await, connect(&world.status, &proxy).await);
+        a.batch_execute("SET datestyle = 'Postgres'").await.unwrap();
+        a.batch_execute("SET datestyle = ymd").await.unwrap();
+        b.batch_execute("SET datestyle = german").await.unwrap();
+        for hint in ["", "/* pgha: primary */ ", "/* pgha: replica */ "].into_iter().cycle().take(9) {
+            assert_eq!(one(&a, &format!("{hint}SHOW datestyle")).await, "Postgres, YMD");
+            assert_eq!(one(&b, &format!("{hint}SHOW datestyle")).await, "German, DMY");
+        }
+    });
+    proxy.assert_healthy();
+}
+
+#[test]
+fn a_default_may_name_currval() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "pool.size = 2");
+    block_on(async {
+        let (a, b) = (connect(&world.status, &proxy).await, connect(&world.status, &proxy).await);
+        a.batch_execute("CREATE SEQUENCE of_default").await.unwrap();
+        a.batch_execute("SELECT nextval('of_default')").await.unwrap();
+        b.batch_execute("SELECT nextval('of_default')").await.unwrap();
+        a.batch_execute("CREATE TABLE by_default (n int, was bigint DEFAULT currval('of_default'))")
+            .await
+            .unwrap();
+        a.batch_execute("SELECT nextval('of_default')").await.unwrap();
+        b.batch_execute("SELECT nextval('of_default')").await.unwrap();
+        a.batch_execute("INSERT INTO by_default (n) VALUES (1)").await.unwrap();
+        b.batch_execute("INSERT INTO by_default (n) VALUES (2)").await.unwrap();
+        assert_eq!(one(&a, "SELECT string_agg(was::text, ' ' ORDER BY n) FROM by_default").await, "3 4");
+        a.batch_execute("DROP TABLE by_default; DROP SEQUENCE of_default").await.unwrap();
+    });
+    proxy.assert_healthy();
+}
+
+#[test]
+fn currval_is_undefined_where_nothing_was_called() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "pool.size = 1");
+    block_on(async {
+        let (a, b) = (connect(&world.status, &proxy).await, connect(&world.status, &proxy).await);
+        a.batch_execute("CREATE SEQUENCE never").await.unwrap();
+        a.batch_execute("SELECT nextval('never')").await.unwrap();
+        for sql in ["SELECT currval('never')", "SELECT lastval()"] {
+            let error = told(&b.batch_execute(sql).await.unwrap_err());
+            assert!(error.contains("55000") && error.contains("not yet defined in this session"), "{error}");
+        }
+        b.batch_execute("BEGIN; SELECT 1").await.unwrap();
+        let error = told(&b.batch_execute("SELECT currval('never')").await.unwrap_err());
+        assert!(error.contains("not yet defined in this session"), "{error}");
+        b.batch_execute("ROLLBACK").await.unwrap();
+        // The first session's own value went with that, and it is told so.
+        let error = told(&a.batch_execute("SELECT currval('never')").await.unwrap_err());
+        assert!(error.contains("serves other sessions"), "{error}");
+        a.batch_execute("SELECT nextval('never')").await.unwrap();
+        assert_eq!(one(&a, "SELECT currval('never')").await, "2");
+        a.batch_execute("DISCARD SEQUENCES").await.unwrap();
+        let error = told(&a.batch_execute("SELECT currval('never')").await.unwrap_err());
+        assert!(error.contains("not yet defined in this session"), "{error}");
+        a.batch_execute("DROP SEQUENCE never").await.unwrap();
+    });
+    proxy.assert_healthy();
+}
+
+#[test]
+fn prepared_statements_are_shown_under_their_own_names() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "pool.size = 1");
+    block_on(async {
+        let (a, b) = (connect(&world.status, &proxy).await, connect(&world.status, &proxy).await);
+        let of_a = a.prepare("SELECT 1 AS of_a").await.unwrap();
+        let of_b = b.prepare("SELECT 2 AS of_b").await.unwrap();
+        let all = "SELECT statement FROM pg_prepared_statements WHERE name ~ '^s[0-9]+$' ORDER BY 1";
+        let count = "SELECT count(*) FROM pg_prepared_statements";
+        for _ in 0..3 {
+            assert_eq!(one(&a, all).await, "SELECT 1 AS of_a");
+            assert_eq!(one(&b, all).await, "SELECT 2 AS of_b");
+            assert_eq!(a.query_one(&of_a, &[]).await.unwrap().get::<_, i32>(0), 1);
+            assert_eq!(b.query_one(&of_b, &[]).await.unwrap().get::<_, i32>(0), 2);
+            // A named statement itself: it is there once, as on a direct connection.
+            let rows = a.query(all, &[]).await.unwrap();
+            let shown: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+            assert!(shown.len() == 2 && shown.iter().any(|sql| sql == all), "{shown:?}");
+            assert_eq!(one(&b, count).await, "1");
+        }
+        a.batch_execute("BEGIN; SELECT 1/0").await.unwrap_err();
+        assert!(told(&a.batch_execute(all).await.unwrap_err()).contains("25P02"));
+        a.batch_execute("ROLLBACK").await.unwrap();
+        assert!(a.batch_execute(&format!("{all} LIMIT -1")).await.is_err());
+        assert_eq!(a.query_one(&of_a, &[]).await.unwrap().get::<_, i32>(0), 1);
+        a.batch_execute("DEALLOCATE ALL").await.unwrap();
+        assert_eq!(one(&a, count).await, "0");
+    });
+    proxy.assert_healthy();
+}
+
+#[test]
 fn roles_are_taken_on_and_given_back() {
     let world = World::shared();
     let proxy = Proxy::start(&world.status, "pool.size = 1");

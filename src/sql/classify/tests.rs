@@ -572,6 +572,21 @@ fn shows() {
 }
 
 #[test]
+fn a_definition_calls_nothing_yet() {
+    use Effects as E;
+    for (text, effect) in [
+        ("create table t (a int default currval('s'))", E::DEFINES_CURRVAL),
+        ("alter table t alter a set default currval('s')", E::DEFINES_CURRVAL),
+        ("alter table t add a int default currval('s')", E::CURRVAL),
+        ("create table t as select currval('s')", E::CURRVAL),
+    ] {
+        assert_eq!(verdict(text).effects, E::DDL | effect, "{text}");
+    }
+    let both = verdict("create table t (a int); select currval('s')").effects;
+    assert_eq!(both, E::DDL | E::CURRVAL);
+}
+
+#[test]
 fn effects() {
     use Effects as E;
     for (text, class, effects) in [
