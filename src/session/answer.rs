@@ -115,11 +115,45 @@ pub(super) struct Answer {
     /// Bytes left of a frame that is passed on or dropped while it comes in.
     left: usize,
     left_is_passed: bool,
+    /// Messages of the client's extended-protocol batch that were answered to their end.
+    answered: usize,
+    /// All that were sent since the batch's beginning, the proxy's own too, and all that were answered; which of them failed first.
+    sent: usize,
+    done: usize,
+    failed: Option<usize>,
 }
 
 impl Answer {
+    /// Another batch begins, or the same once more.
+    pub(super) fn begin(&mut self) {
+        (self.answered, self.sent, self.done, self.failed) = (0, 0, 0, None);
+    }
+
+    /// The number of the message that was noted last.
+    pub(super) fn latest(&self) -> usize {
+        self.sent
+    }
+
+    /// The number of the first message that failed, as [`Self::latest`] counts them; none if none did.
+    pub(super) fn failed(&self) -> Option<usize> {
+        self.failed
+    }
+
+    /// How many messages of the client's extended-protocol batch were answered to their end.
+    pub(super) fn answered(&self) -> usize {
+        self.answered
+    }
+
+    fn pop(&mut self) -> Option<Owed> {
+        let owed = self.owed.pop_front()?;
+        self.done += 1;
+        self.answered += usize::from(!owed.hidden);
+        Some(owed)
+    }
+
     /// Notes a message that goes out.
     pub(super) fn expect(&mut self, owed: Owed) {
+        self.sent += 1;
         self.owed.push_back(owed);
     }
 
@@ -161,7 +195,7 @@ impl Answer {
             tag::ROW_DESCRIPTION | tag::NO_DATA => {
                 let step = self.stream(buf, len, !hidden)?;
                 if self.front_is(Kind::Describe) && !matches!(step, Step::More) {
-                    self.owed.pop_front();
+                    self.pop();
                 }
                 Ok(step)
             }
@@ -184,6 +218,7 @@ impl Answer {
     pub(super) fn copy_takes_sync(&mut self) {
         if self.front_is(Kind::Execute) && self.owed.get(1).is_some_and(|owed| owed.kind == Kind::Sync) {
             self.owed.remove(1);
+            self.sent -= 1;
         }
     }
 
@@ -236,7 +271,7 @@ impl Answer {
                 if buf.len() < len {
                     return Ok(Step::More);
                 }
-                self.owed.pop_front();
+                self.pop();
                 Ok(if hidden { Step::Skip(len) } else { Step::Pass(len) })
             }
             _ => Err(OutOfStep::Unexpected(buf[0])),
@@ -255,15 +290,13 @@ impl Answer {
             tag::COMMAND_COMPLETE | tag::EMPTY_QUERY_RESPONSE => {
                 let text = body.strip_suffix(b"\0").unwrap_or(body);
                 match self.owed.front().map(|owed| owed.kind) {
-                    Some(Kind::Execute) => {
-                        Ok(Event::Complete { tag: text, owed: self.owed.pop_front(), hidden })
-                    }
+                    Some(Kind::Execute) => Ok(Event::Complete { tag: text, owed: self.pop(), hidden }),
                     Some(Kind::Query) => Ok(Event::Complete { tag: text, owed: None, hidden }),
                     _ => Err(OutOfStep::Unexpected(tag)),
                 }
             }
             tag::PARSE_COMPLETE if self.front_is(Kind::Parse) => {
-                self.owed.pop_front();
+                self.pop();
                 // A hidden one is dropped by the caller through the same event: it must not count as the client's.
                 Ok(if hidden { Event::Complete { tag: b"", owed: None, hidden } } else { Event::Parsed })
             }
@@ -279,18 +312,24 @@ impl Answer {
             _ => None,
         }
         .ok_or(OutOfStep::Malformed(tag::READY_FOR_QUERY))?;
+        self.done += 1;
         match self.owed.pop_front() {
             Some(owed) if matches!(owed.kind, Kind::Query | Kind::Sync) => Ok(Event::Ready { status, owed }),
             _ => Err(OutOfStep::Unexpected(tag::READY_FOR_QUERY)),
         }
     }
 
-    /// An error ends an extended-protocol batch up to its Sync, or the Query at hand.
-    fn error<'a>(&mut self, body: &'a [u8], hidden: bool) -> Event<'a> {
+    /// An error ends an extended-protocol batch up to its Sync, or the Query at hand. That of a Parse which the proxy put in front of a
+    /// Bind or Describe is theirs: the statement can't be planned any more.
+    fn error<'a>(&mut self, body: &'a [u8], mut hidden: bool) -> Event<'a> {
+        let planned = hidden && self.front_is(Kind::Parse);
         let instead = self.owed.front().and_then(|owed| owed.instead.clone());
+        self.failed.get_or_insert(self.done + 1);
         while self.owed.front().is_some_and(|owed| !matches!(owed.kind, Kind::Query | Kind::Sync)) {
             self.owed.pop_front();
+            self.done += 1;
         }
+        hidden &= !(planned && self.front_is(Kind::Sync));
         Event::Error { fields: ErrorFields::new(body), instead, hidden }
     }
 }

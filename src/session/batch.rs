@@ -124,6 +124,8 @@ pub(super) struct Summary {
     pub(super) effects: Effects,
     /// Statements that will run, counting those inside one string.
     pub(super) runs: u32,
+    /// Messages in it that are answered each by itself: Parse, Bind, Describe, Execute, Close.
+    pub(super) messages: usize,
     /// The one verdict there is, if there is but one.
     pub(super) only: Option<Rc<Verdict>>,
     /// Whether a statement in it ends a transaction.
@@ -142,6 +144,7 @@ impl Default for Summary {
             class: Class::Read,
             effects: Effects::NONE,
             runs: 0,
+            messages: 0,
             only: None,
             ends_transaction: false,
             begins: None,

@@ -67,6 +67,7 @@ impl Session {
                     self.completed(&verdict, run.rolled_back);
                 }
                 self.transaction_is(status, run);
+                self.pass_reports(run);
                 Ok(true)
             }
             // A server's last words are for its own clients: this one's session goes on.
@@ -74,7 +75,7 @@ impl Session {
                 let last = matches!(fields.state(), SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN);
                 Ok(!last && run.rerun.is_none())
             }
-            Event::Parameter { name, value } => Ok(self.parameter(name, value) && run.rerun.is_none()),
+            Event::Parameter { name, value } => Ok(self.on_parameter(name, value, run)),
             Event::CopyIn => {
                 run.copying = Copying::Data(0);
                 run.hold = false;
@@ -82,10 +83,7 @@ impl Session {
                 Ok(true)
             }
             Event::CopyBoth => Err(Loss::OutOfStep("replication on a pooled connection".into())),
-            Event::Parsed => {
-                run.parsed += 1;
-                Ok(run.rerun.is_none())
-            }
+            Event::Parsed => Ok(run.rerun.is_none()),
         }
     }
 
@@ -114,6 +112,17 @@ impl Session {
             return Ok(false);
         }
         Ok(true)
+    }
+
+    /// A ParameterStatus; true to pass it on.
+    fn on_parameter(&mut self, name: &[u8], value: &[u8], run: &mut Run) -> bool {
+        self.backend_reports(name, value);
+        if self.answer.is_settled() {
+            return self.report(name, value);
+        }
+        // It comes right before ReadyForQuery, where the statement before it isn't taken up yet.
+        run.reports.push(name.into());
+        false
     }
 
     /// Whether this error is the member's and not the statement's, and the statement can be run elsewhere.
@@ -155,10 +164,10 @@ impl Session {
         (demoted && run.alone).then_some(Rerun::NotPrimary)
     }
 
-    /// The statements that a failed batch parsed may not be there.
+    /// The statements that a failed batch parsed may not be there, if they come behind what failed.
     pub(super) fn doubt_parses(&mut self, run: &Run) {
         if let Some(lease) = self.lease.as_mut() {
-            translate::doubt(&mut lease.backend, &run.parses);
+            translate::doubt(&mut lease.backend, &run.parses, self.answer.failed().unwrap_or(0));
         }
     }
 }

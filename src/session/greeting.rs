@@ -125,6 +125,7 @@ impl Session {
             settings: Arc::clone(&base),
             sequences: super::sequences::Sequences::None,
             reported: Arc::default(),
+            greeted: Arc::default(),
             shows_standby: false,
             lexing: Lexing::default(),
             names: super::Names::default(),
@@ -167,6 +168,7 @@ impl Session {
         };
         self.pools.identity.catalog.want();
         self.lexing = lexing(&parameters);
+        self.greeted = Arc::clone(&parameters);
         self.reported = parameters;
         self.handle.set_standby(self.worker.topology().is_standby());
         self.shows_standby = self.handle.standby();

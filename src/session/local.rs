@@ -7,7 +7,7 @@ use super::loss::LOST_TRANSACTION;
 use super::state::Tx;
 use crate::sql::{Class, Hint, TransactionVerb, Verdict};
 use crate::wire::build;
-use crate::wire::parts::Named;
+use crate::wire::parts::{Bind, Named};
 use crate::wire::tags::{backend, frontend};
 use crate::wire::{HEADER_LEN, SqlState};
 
@@ -15,7 +15,8 @@ use crate::wire::{HEADER_LEN, SqlState};
 const LONGEST_BEGIN: usize = 1000;
 
 /// PostgreSQL's words for a statement in a failed transaction.
-const ABORTED: &str = "current transaction is aborted, commands ignored until end of transaction block";
+pub(super) const ABORTED: &str =
+    "current transaction is aborted, commands ignored until end of transaction block";
 
 impl Session {
     /// Answers a batch without a backend, if it can be; true if it was.
@@ -56,6 +57,10 @@ impl Session {
         };
         if self.show_last(bytes, items, end, &only) {
             return true;
+        }
+        // What a server refuses before it comes to the statement is left to one.
+        if items.iter().any(|item| is_foreign(bytes, item, items)) {
+            return false;
         }
         let Some(tag) = self.local_tag(&only, bytes, items) else { return false };
         self.answer_with(bytes, items, tag);
@@ -116,7 +121,7 @@ impl Session {
                 self.worker.shared.told.told(SqlState::SERIALIZATION_FAILURE);
                 self.error(SqlState::SERIALIZATION_FAILURE, LOST_TRANSACTION, None, None);
             }
-            self.names.settle(true, 0);
+            self.settle_names(Some(0));
             self.answer_end(end);
             return;
         }
@@ -130,7 +135,7 @@ impl Session {
             };
             self.tx = Tx::Lost { told: true };
             self.error(state, message, None, None);
-            self.names.settle(true, 0);
+            self.settle_names(Some(0));
         } else if end != End::Sync {
             // A lone Flush, as libpq sends behind a Sync: no error was given, so that nothing is to be dropped.
             return;
@@ -205,4 +210,19 @@ fn is_nothing(tag: u8) -> bool {
         tag,
         frontend::SYNC | frontend::FLUSH | frontend::COPY_DATA | frontend::COPY_DONE | frontend::COPY_FAIL
     )
+}
+
+/// Whether a message may be refused for what it names or brings, or is about another statement than the one that is bound.
+fn is_foreign(bytes: &[u8], item: &Item, items: &[Item]) -> bool {
+    let unknown = item.error.is_some() || (item.statement.is_none() && item.unnamed == 0);
+    let id = |item: &Item| (item.statement.as_ref().map(|statement| statement.id), item.unnamed);
+    match bytes[item.start] {
+        frontend::BIND => {
+            unknown || Bind::read(item.body(bytes)).is_none_or(|bind| !bind.tail.starts_with(&[0, 0, 0, 0]))
+        }
+        frontend::DESCRIBE if matches!(Named::read(item.body(bytes)), Some(Named::Statement(_))) => {
+            unknown || !items.iter().any(|bind| bytes[bind.start] == frontend::BIND && id(bind) == id(item))
+        }
+        _ => item.error.is_some(),
+    }
 }

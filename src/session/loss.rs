@@ -68,7 +68,7 @@ impl Session {
         if !run.passed {
             self.to_client.truncate(run.mark);
         }
-        self.names.settle(true, run.parsed);
+        self.settle_names(Some(self.answer.answered()));
         self.end_lost_transaction(run, summary);
         self.worker.shared.told.told(state);
         self.error(state, &message, Some(&loss.detail()), None);
@@ -94,7 +94,7 @@ impl Session {
 
     /// Answers a batch that could not be run at all.
     pub(super) fn fail_batch(&mut self, end: End, failure: &Failure) {
-        self.names.settle(true, 0);
+        self.settle_names(Some(0));
         match failure {
             Failure::Own(state, message) => self.error(*state, message, None, None),
             Failure::Server(body) => {

@@ -132,6 +132,8 @@ pub(crate) struct Session {
     base: Arc<Settings>,
     settings: Arc<Settings>,
     reported: Arc<Parameters>,
+    /// What it was told at its login: the values of `base` as the server writes them.
+    greeted: Arc<Parameters>,
     /// `in_hot_standby` as the client was told it: the service's, not a member's.
     shows_standby: bool,
     lexing: Lexing,
@@ -302,6 +304,9 @@ impl Session {
             Err(ended) => Err(ended),
         };
         self.handle.next_batch();
+        if self.unnamed.recall(&bytes, &items) {
+            self.unnamed_known = self.unnamed.parse().map(|parse| self.classify(parse.sql));
+        }
         self.worker.give_items(items);
         self.worker.give_buffer(bytes);
         outcome
@@ -315,7 +320,7 @@ impl Session {
         summary: &Summary,
     ) -> Result<(), Ended> {
         if self.answer_locally(bytes, items, end, summary) {
-            self.names.settle(false, 0);
+            self.settle_names(None);
             return Ok(());
         }
         let mut attempt = acquire::Attempt::new(summary);
@@ -328,6 +333,7 @@ impl Session {
                 return Ok(());
             }
             let mut run = Run::new(self, summary, &attempt);
+            self.answer.begin();
             let search = summary.class == Class::VectorRead;
             let began = search.then(Instant::now);
             match self.send_and_relay(bytes, items, search, &mut run).await {

@@ -33,6 +33,7 @@ pub struct Moving {
     base: Arc<Settings>,
     settings: Arc<Settings>,
     reported: Arc<Parameters>,
+    greeted: Arc<Parameters>,
     lexing: Lexing,
     names: Vec<Portable>,
     /// The Parse of the unnamed statement; empty if there is none.
@@ -91,6 +92,7 @@ impl Session {
             base: self.base,
             settings: self.settings,
             reported: self.reported,
+            greeted: self.greeted,
             lexing: self.lexing,
             names: self.names.all(),
             unnamed: if self.unnamed.token == 0 { Vec::new() } else { self.unnamed.frame },
@@ -115,6 +117,7 @@ impl Moving {
         session.wishes = (Arc::clone(&self.settings), Wishes::of(&self.settings));
         session.settings = self.settings;
         session.reported = self.reported;
+        session.greeted = self.greeted;
         session.shows_standby = session.reported.value(super::greeting::IN_HOT_STANDBY) == Some(b"on");
         handle.set_standby(worker.topology().is_standby());
         session.lexing = self.lexing;
@@ -129,9 +132,9 @@ impl Moving {
             let known = worker.classify(catalog, &sql, lexing);
             let parse = Parse { name: &name, sql: &sql, types: &types };
             let statement = worker.statements.borrow_mut().intern(&parse, catalog, lexing, &known);
-            session.names.parse(&name, statement);
+            session.names.parse(&name, statement, 0);
         }
-        session.names.settle(false, 0);
+        session.names.settle(None);
         if let Ok(Some(frame)) = Frames::new(&self.unnamed, usize::MAX).next_frame()
             && let Some(parse) = Parse::read(&frame.bytes[HEADER_LEN..])
         {

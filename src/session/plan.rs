@@ -40,10 +40,13 @@ impl Session {
                 tag::BIND => self.plan_bind(frame.body(), &mut item, &mut summary),
                 tag::DESCRIBE => self.plan_describe(frame.body(), &mut item, &mut summary),
                 tag::EXECUTE => self.plan_execute(frame.body(), &mut item, &mut summary),
-                tag::CLOSE => Named::read(frame.body()).map(|named| {
-                    if let Named::Statement(name) = named {
-                        self.names.close(name);
+                tag::CLOSE => Named::read(frame.body()).map(|named| match named {
+                    Named::Statement(b"") => {
+                        self.unnamed.close(summary.messages);
+                        self.unnamed_known = None;
                     }
+                    Named::Statement(name) => self.names.close(name, summary.messages),
+                    Named::Portal(_) => {}
                 }),
                 tag::SYNC | tag::FLUSH | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => Some(()),
                 other => {
@@ -58,6 +61,10 @@ impl Session {
                 self.fatal(SqlState::PROTOCOL_VIOLATION, "invalid message format");
                 return Err(Ended::Fatal);
             }
+            summary.messages += usize::from(matches!(
+                frame.tag,
+                tag::PARSE | tag::BIND | tag::DESCRIBE | tag::EXECUTE | tag::CLOSE
+            ));
             items.push(item);
         }
         Ok(summary)
@@ -72,7 +79,7 @@ impl Session {
         summary.add(&verdict, true);
         item.verdict = Some(verdict);
         // A Query drops the unnamed statement.
-        self.unnamed.token = 0;
+        self.unnamed.drop_it();
         self.unnamed_known = None;
         Some(())
     }
@@ -87,11 +94,10 @@ impl Session {
         let parse = Parse::read(body)?;
         let known = self.classify(parse.sql);
         summary.add(&known.verdict, false);
+        let at = summary.messages;
         if parse.name.is_empty() {
             let token = self.worker.next_parse();
-            self.unnamed.token = token;
-            self.unnamed.frame.clear();
-            self.unnamed.frame.extend_from_slice(frame);
+            self.unnamed.parse_again(token, frame, at);
             self.unnamed_known = Some(known);
             item.unnamed = token;
             return Some(());
@@ -110,7 +116,7 @@ impl Session {
         }
         let catalog = &self.pools.identity.catalog;
         let statement = self.worker.statements.borrow_mut().intern(&parse, catalog, self.lexing, &known);
-        self.names.parse(parse.name, Rc::clone(&statement));
+        self.names.parse(parse.name, Rc::clone(&statement), at);
         item.statement = Some(statement);
         Some(())
     }
@@ -234,7 +240,7 @@ fn no_such_statement(name: &[u8]) -> Rc<[u8]> {
     error(SqlState::INVALID_STATEMENT_NAME, &message)
 }
 
-fn error(state: SqlState, message: &str) -> Rc<[u8]> {
+pub(super) fn error(state: SqlState, message: &str) -> Rc<[u8]> {
     let mut out = Vec::new();
     build::error(&mut out, Severity::Error, state, message, None, None);
     out.into()

@@ -79,6 +79,7 @@ impl Session {
             unnamed: &self.unnamed,
             naming: 0,
             parsed: &mut Vec::new(),
+            aborted: false,
             shows: false,
         };
         translation.hidden_query(sql);
@@ -89,6 +90,7 @@ impl Session {
         let Some(lease) = self.lease.as_mut() else { return };
         // Only what is kept under a name has to know how its own names were resolved.
         let named = items.iter().any(|item| item.statement.is_some());
+        let aborted = lease.status == TxStatus::Failed;
         let mut translation = Translation {
             backend: &mut lease.backend,
             answer: &mut self.answer,
@@ -96,6 +98,7 @@ impl Session {
             unnamed: &self.unnamed,
             naming: if named { self.settings.naming() } else { 0 },
             parsed: &mut run.parses,
+            aborted,
             shows: false,
         };
         let shown = if run.shows { translation.show(&self.names, bytes, items) } else { None };

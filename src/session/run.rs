@@ -48,10 +48,8 @@ pub(super) struct Run {
     pub(super) failed: bool,
     /// Statements of the client's that completed.
     pub(super) completed: usize,
-    /// Parses of the client's that were answered.
-    pub(super) parsed: usize,
-    /// Statements that the batch parses on this backend.
-    pub(super) parses: Vec<u64>,
+    /// Statements that the batch parses on this backend, 0 for the unnamed one, and with which message.
+    pub(super) parses: Vec<(u64, usize)>,
     pub(super) rerun: Option<Rerun>,
     pub(super) copying: Copying,
     /// The client's CopyDone was passed on.
@@ -74,6 +72,8 @@ pub(super) struct Run {
     pub(super) alone: bool,
     /// The transaction that is open had nothing in it before this batch.
     pub(super) first_in_transaction: bool,
+    /// Settings that the backend reported meanwhile; what of them the client is told is known at ReadyForQuery.
+    pub(super) reports: Vec<Box<[u8]>>,
     /// Where this batch's answer begins in the client's buffer.
     pub(super) mark: usize,
 }
@@ -87,7 +87,6 @@ impl Run {
             sent: false,
             failed: false,
             completed: 0,
-            parsed: 0,
             parses: Vec::new(),
             rerun: None,
             copying: Copying::No,
@@ -109,6 +108,7 @@ impl Run {
                 && matches!(session.tx, Tx::Idle)
                 && !session.open_batch,
             first_in_transaction: matches!(session.tx, Tx::Deferred { .. }),
+            reports: Vec::new(),
             mark: session.to_client.len(),
         }
     }

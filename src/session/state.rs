@@ -15,7 +15,7 @@ use crate::metrics::{self, Slot};
 use crate::routing::Seen;
 use crate::sql::{Class, Effects, Learnt, SettingChange, TransactionModes, TransactionVerb, Verdict};
 use crate::topology::MemberId;
-use crate::wire::TxStatus;
+use crate::wire::{TxStatus, build};
 
 /// The session's transaction, as the client sees it.
 #[derive(Debug)]
@@ -90,6 +90,7 @@ impl Session {
         if effects.contains(Effects::DISCARD_ALL) {
             self.settings = Arc::clone(&self.base);
             self.backend_has(Arc::default());
+            self.report_base(|_| true);
         }
         if effects.intersects(Effects::DISCARD_ALL | Effects::DEALLOCATE_ALL) {
             self.names.clear();
@@ -116,7 +117,8 @@ impl Session {
                     savepoints.truncate(at);
                 }
             }
-            Some(TransactionVerb::Commit { chain: true } | TransactionVerb::Rollback { chain: true }) => {
+            // Other statements of the same batch may follow, so that it is over here and not at ReadyForQuery.
+            Some(TransactionVerb::Commit { .. } | TransactionVerb::Rollback { .. }) => {
                 let now = Arc::clone(&self.settings);
                 if let Tx::Open { before, savepoints, .. } = &mut self.tx {
                     savepoints.clear();
@@ -127,6 +129,9 @@ impl Session {
                         *before = now;
                     }
                 }
+            }
+            Some(TransactionVerb::Begin(_)) if !self.in_open_transaction() => {
+                self.tx = Tx::open(Arc::clone(&self.settings));
             }
             _ => {}
         }
@@ -172,13 +177,56 @@ impl Session {
         }
     }
 
-    /// Takes up a ParameterStatus; true if the client has to be told.
-    pub(super) fn parameter(&mut self, name: &[u8], value: &[u8]) -> bool {
+    /// Takes up a ParameterStatus of the backend at hand.
+    pub(super) fn backend_reports(&mut self, name: &[u8], value: &[u8]) {
         if let Some(lease) = self.lease.as_mut()
             && lease.backend.parameters.value(name) != Some(value)
         {
             Arc::make_mut(&mut lease.backend.parameters).set(name, value);
         }
+    }
+
+    /// Tells the client of settings that the backend reported with the batch's end.
+    pub(super) fn pass_reports(&mut self, run: &mut Run) {
+        for name in std::mem::take(&mut run.reports) {
+            let Some(parameters) = self.lease.as_ref().map(|lease| Arc::clone(&lease.backend.parameters))
+            else {
+                return;
+            };
+            if let Some(value) = parameters.value(&name)
+                && !self.is_overridden(&name)
+                && self.report(&name, value)
+            {
+                build::parameter_status(&mut self.to_client, &name, value);
+            }
+        }
+    }
+
+    /// Whether the backend is about to get another value of this setting than it reports: RESET took it back to its own login's, and the
+    /// session's startup packet says more.
+    fn is_overridden(&self, name: &[u8]) -> bool {
+        if self.base.is_empty() {
+            return false;
+        }
+        let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+        let given = self.base.statement(&name);
+        let has = self.lease.as_ref().and_then(|lease| lease.backend.settings.statement(&name));
+        given.is_some() && self.settings.statement(&name) == given && has != given
+    }
+
+    /// Tells the client of settings that are again what its startup packet said.
+    fn report_base(&mut self, is_reset: impl Fn(&str) -> bool) {
+        let greeted = Arc::clone(&self.greeted);
+        for (name, value) in greeted.iter() {
+            let folded = String::from_utf8_lossy(name).to_ascii_lowercase();
+            if self.base.statement(&folded).is_some() && is_reset(&folded) && self.report(name, value) {
+                build::parameter_status(&mut self.to_client, name, value);
+            }
+        }
+    }
+
+    /// Takes up a value that the client is to know; true if it is new to it.
+    pub(super) fn report(&mut self, name: &[u8], value: &[u8]) -> bool {
         if name == super::greeting::IN_HOT_STANDBY || self.reported.value(name) == Some(value) {
             return false;
         }
@@ -189,14 +237,11 @@ impl Session {
 
     /// The batch is answered: what it did holds; the backend goes back if nothing ties the session to it.
     pub(super) fn settle(&mut self, run: &Run, end: End, summary: &Summary) {
-        self.names.settle(run.failed, run.parsed);
+        let failed_at = run.failed.then(|| self.answer.answered());
+        self.settle_names(failed_at);
         self.count(summary);
         if run.failed {
             self.doubt_parses(run);
-            if self.unnamed.token != 0 && self.lease.as_ref().is_some_and(|lease| lease.backend.unnamed == 0)
-            {
-                self.unnamed_after_failure(run);
-            }
         }
         if let Copying::Data(left) = run.copying {
             self.stray = left;
@@ -218,6 +263,15 @@ impl Session {
         }
         debug_assert!(run.ready || matches!(end, End::Flush | End::Full | End::Sync));
         self.release_if_free();
+    }
+
+    /// What the batch did to the session's prepared statements holds, up to the message that failed.
+    pub(super) fn settle_names(&mut self, failed_at: Option<usize>) {
+        self.names.settle(failed_at);
+        if self.unnamed.settle(failed_at) {
+            let known = self.unnamed.parse().map(|parse| self.classify(parse.sql));
+            self.unnamed_known = known;
+        }
     }
 
     /// Notes where the session has read, so that a later read shows no less.
@@ -313,7 +367,12 @@ impl Session {
         let theirs = (!self.base.is_empty()).then(|| self.after(verdict, &Settings::default()));
         self.settings = Arc::new(self.after(verdict, &self.base));
         match theirs {
-            Some(theirs) if theirs != *self.settings => self.backend_has(Arc::new(theirs)),
+            Some(theirs) if theirs != *self.settings => {
+                self.backend_has(Arc::new(theirs));
+                let settings = Arc::clone(&self.settings);
+                let base = Arc::clone(&self.base);
+                self.report_base(|name| settings.statement(name) == base.statement(name));
+            }
             _ => self.backend_agrees(),
         }
     }
@@ -373,13 +432,5 @@ impl Session {
         self.fence.wrote(now);
         self.worker.shared.last_write.fetch_max(now, Relaxed);
         self.worker.shared.positions.want(now);
-    }
-
-    /// A Parse of the unnamed statement may have failed: then there is none.
-    fn unnamed_after_failure(&mut self, run: &Run) {
-        if run.parses.is_empty() && run.parsed == 0 {
-            self.unnamed.token = 0;
-            self.unnamed_known = None;
-        }
     }
 }

@@ -125,7 +125,8 @@ impl Registry {
 struct Undo {
     name: Box<[u8]>,
     before: Option<Rc<Statement>>,
-    is_parse: bool,
+    /// Which message of the batch did it.
+    at: usize,
 }
 
 /// A prepared statement of a session's, as it is carried to another worker.
@@ -164,9 +165,9 @@ impl Names {
         let mut rest = body;
         while let Some(at) = memchr::memmem::find(rest, PREFIX) {
             let end = rest.len().min(at + NAME_LEN);
-            let own = self.by_name.iter().find(|(_, statement)| statement.name() == rest[at..end]);
+            let own = self.own_name(&rest[at..end]);
             out.extend_from_slice(&rest[..at]);
-            out.extend_from_slice(own.map_or(&rest[at..end], |(name, _)| name));
+            out.extend_from_slice(own.unwrap_or(&rest[at..end]));
             found |= own.is_some();
             rest = &rest[end..];
         }
@@ -174,21 +175,31 @@ impl Names {
         found.then_some(out)
     }
 
+    /// The session's name of the statement that backends know as `shared`, also if the batch at hand closes it.
+    fn own_name(&self, shared: &[u8]) -> Option<&[u8]> {
+        let before = self.undo.iter().filter_map(|undo| Some((&undo.name, undo.before.as_ref()?)));
+        self.by_name
+            .iter()
+            .chain(before)
+            .find(|(_, statement)| statement.name() == shared)
+            .map(|(name, _)| &**name)
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.by_name.len()
     }
 
-    /// Takes up a Parse, until [`Self::settle`] says whether it came to it.
-    pub(super) fn parse(&mut self, name: &[u8], statement: Rc<Statement>) {
+    /// Takes up a Parse, message number `at` of its batch, until [`Self::settle`] says whether it came to it.
+    pub(super) fn parse(&mut self, name: &[u8], statement: Rc<Statement>, at: usize) {
         let before = self.by_name.insert(name.into(), statement);
-        self.undo.push(Undo { name: name.into(), before, is_parse: true });
+        self.undo.push(Undo { name: name.into(), before, at });
     }
 
-    /// Takes up a Close.
-    pub(super) fn close(&mut self, name: &[u8]) {
+    /// Takes up a Close in the same way.
+    pub(super) fn close(&mut self, name: &[u8], at: usize) {
         if let Some(before) = self.by_name.remove(name) {
-            self.undo.push(Undo { name: name.into(), before: Some(before), is_parse: false });
+            self.undo.push(Undo { name: name.into(), before: Some(before), at });
         }
     }
 
@@ -203,12 +214,10 @@ impl Names {
         self.by_name.remove(name);
     }
 
-    /// The batch is answered. Without an error all of it holds; with one, what stands before the first Parse that wasn't
-    /// answered, `parsed` of them being so.
-    pub(super) fn settle(&mut self, failed: bool, parsed: usize) {
-        if failed {
-            let parses = self.undo.iter().enumerate().filter(|(_, undo)| undo.is_parse);
-            let keep = parses.map(|(at, _)| at).nth(parsed).unwrap_or(self.undo.len());
+    /// The batch is answered. Without an error all of it holds; with one, what stands before the message that failed.
+    pub(super) fn settle(&mut self, failed_at: Option<usize>) {
+        if let Some(failed) = failed_at {
+            let keep = self.undo.partition_point(|undo| undo.at < failed);
             for undo in self.undo.drain(keep..).rev() {
                 match undo.before {
                     Some(before) => self.by_name.insert(undo.name, before),
@@ -241,7 +250,7 @@ mod tests {
         let parse = Parse { name: b"mine", sql: b"SELECT 1", types: b"\0\0" };
         let mut names = Names::default();
         let statement = intern(&mut registry, &parse, "a");
-        names.parse(b"mine", Rc::clone(&statement));
+        names.parse(b"mine", Rc::clone(&statement), 0);
         let shared = String::from_utf8(statement.name().to_vec()).unwrap();
         let body = format!("SERROR\0M\"{shared}\" is not \"pgha_0\"\0\0");
         let own = names.in_own_names(body.as_bytes());
@@ -277,13 +286,16 @@ mod tests {
         let mut registry = Registry::new(0, 10);
         let (a, b) = (intern(&mut registry, &parse(b"a"), "a"), intern(&mut registry, &parse(b"b"), "a"));
         let mut names = Names::default();
-        names.parse(b"s", Rc::clone(&a));
-        names.settle(false, 1);
-        names.close(b"s");
-        names.parse(b"s", Rc::clone(&b));
-        names.parse(b"t", Rc::clone(&b));
-        names.settle(true, 1);
+        names.parse(b"s", Rc::clone(&a), 0);
+        names.settle(None);
+        names.close(b"s", 0);
+        names.parse(b"s", Rc::clone(&b), 1);
+        names.parse(b"t", Rc::clone(&b), 2);
+        names.settle(Some(2));
         assert!(Rc::ptr_eq(names.find(b"s").unwrap(), &b), "the first Parse was answered");
         assert!(names.find(b"t").is_none(), "the second was not");
+        names.close(b"s", 3);
+        names.settle(Some(2));
+        assert!(names.find(b"s").is_some(), "the Close was not reached");
     }
 }

@@ -6,11 +6,12 @@ use std::rc::Rc;
 use super::answer::{Answer, Kind, Owed};
 use super::batch::Item;
 use super::statements::{self, Statement};
+use super::{local, plan};
 use crate::backend::{Backend, Prepared};
-use crate::wire::HEADER_LEN;
 use crate::wire::build;
 use crate::wire::parts::{Bind, Named, Parse};
 use crate::wire::tags::frontend as tag;
+use crate::wire::{HEADER_LEN, SqlState};
 
 /// Statements that a backend may keep prepared for sessions; the rest is closed, and prepared again when needed.
 const MAX_PREPARED: usize = 1000;
@@ -31,9 +32,92 @@ pub(super) struct Unnamed {
     pub(super) token: u64,
     /// That Parse, as it came.
     pub(super) frame: Vec<u8>,
+    /// What the batch at hand puts in its place, if it does.
+    before: Before,
+}
+
+/// An unnamed statement that a batch is about to replace.
+#[derive(Debug, Default)]
+struct Before {
+    token: u64,
+    frame: Vec<u8>,
+    /// The first message of the batch that replaces it, and the last; none if there is no such.
+    first: Option<usize>,
+    last: usize,
+    /// The message that failed between the two.
+    between: Option<usize>,
 }
 
 impl Unnamed {
+    /// Takes up a Parse, message number `at` of its batch, until [`Self::settle`] says whether it came to it.
+    pub(super) fn parse_again(&mut self, token: u64, frame: &[u8], at: usize) {
+        self.close(at);
+        self.token = token;
+        self.frame.clear();
+        self.frame.extend_from_slice(frame);
+    }
+
+    /// Takes up a Close in the same way.
+    pub(super) fn close(&mut self, at: usize) {
+        if self.before.first.is_none() {
+            self.before.first = Some(at);
+            self.before.token = self.token;
+            std::mem::swap(&mut self.before.frame, &mut self.frame);
+        }
+        self.before.last = at;
+        self.token = 0;
+    }
+
+    /// The Parse of this number, as it came: the one that there is, or the one of before the batch.
+    fn frame_of(&self, token: u64) -> Option<&[u8]> {
+        let before = self.before.first.is_some() && token == self.before.token;
+        let found = (token == self.token).then_some(&self.frame).or(before.then_some(&self.before.frame));
+        found.filter(|_| token != 0).map(Vec::as_slice)
+    }
+
+    /// There is none from here on.
+    pub(super) fn drop_it(&mut self) {
+        self.token = 0;
+        self.before.first = None;
+    }
+
+    /// The batch is over; true if there is another unnamed statement now than it made. A Parse that fails leaves none, one that was not
+    /// reached leaves that of before.
+    pub(super) fn settle(&mut self, failed_at: Option<usize>) -> bool {
+        let Some(first) = self.before.first.take() else { return false };
+        match failed_at {
+            Some(failed) if failed < first => {
+                self.token = self.before.token;
+                std::mem::swap(&mut self.before.frame, &mut self.frame);
+            }
+            Some(failed) if failed <= self.before.last => {
+                self.token = 0;
+                self.before.between = Some(failed);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Takes up again what a batch that failed in its middle had made, of several: the last Parse or Close before that message.
+    pub(super) fn recall(&mut self, bytes: &[u8], items: &[Item]) -> bool {
+        let Some(failed) = self.before.between.take() else { return false };
+        let answered =
+            items.iter().filter(|item| !matches!(bytes[item.start], tag::SYNC | tag::FLUSH)).take(failed);
+        let last = answered
+            .filter(|item| match bytes[item.start] {
+                tag::PARSE => item.unnamed != 0,
+                tag::CLOSE => matches!(Named::read(item.body(bytes)), Some(Named::Statement(b""))),
+                _ => false,
+            })
+            .last();
+        let Some(parse) = last.filter(|last| bytes[last.start] == tag::PARSE) else { return false };
+        self.token = parse.unnamed;
+        self.frame.clear();
+        self.frame.extend_from_slice(&bytes[parse.start..parse.end]);
+        true
+    }
+
     /// That Parse, if there is one.
     pub(super) fn parse(&self) -> Option<Parse<'_>> {
         self.frame.get(HEADER_LEN..).filter(|_| self.token != 0).and_then(Parse::read)
@@ -48,8 +132,10 @@ pub(super) struct Translation<'a> {
     pub(super) unnamed: &'a Unnamed,
     /// [`crate::backend::Settings::naming`] of the session.
     pub(super) naming: u64,
-    /// Numbers of the statements that this batch parses: unsure until it is answered.
-    pub(super) parsed: &'a mut Vec<u64>,
+    /// Numbers of the statements that this batch parses, 0 for the unnamed one, and the messages that do: unsure until answered.
+    pub(super) parsed: &'a mut Vec<(u64, usize)>,
+    /// The transaction has failed: nothing can be parsed but what ends it.
+    pub(super) aborted: bool,
     /// The backend has the session's statements under the session's own names ([`super::showing`]).
     pub(super) shows: bool,
 }
@@ -62,13 +148,19 @@ impl Translation<'_> {
             if skipping && bytes[item.start] != tag::SYNC {
                 continue;
             }
-            if let Some(error) = &item.error {
+            // A server looks for the name that a Parse gives after the transaction, for that which a Bind gives before it.
+            let is_parse = bytes[item.start] == tag::PARSE;
+            let aborted = self.aborted
+                && if item.error.is_some() { is_parse } else { !is_parse && self.is_wanting(item) };
+            let error = aborted.then(|| plan::error(SqlState::IN_FAILED_SQL_TRANSACTION, local::ABORTED));
+            if let Some(error) = error.or_else(|| item.error.clone()) {
                 self.out.extend_from_slice(NO_PORTAL);
-                self.answer.expect(Owed { instead: Some(Rc::clone(error)), ..Owed::new(Kind::Execute) });
+                self.answer.expect(Owed { instead: Some(error), ..Owed::new(Kind::Execute) });
                 skipping = true;
                 continue;
             }
             self.item(bytes, item);
+            self.aborted &= item.verdict.as_ref().is_none_or(|verdict| verdict.transaction.is_none());
             if bytes[item.start] == tag::SYNC {
                 skipping = false;
             }
@@ -98,6 +190,10 @@ impl Translation<'_> {
                 Some(Named::Statement(name)) if !name.is_empty() => {
                     self.pass(CLOSE_NOTHING, Owed::new(Kind::Close));
                 }
+                Some(Named::Statement(_)) => {
+                    self.backend.unnamed = 0;
+                    self.pass(frame, Owed::new(Kind::Close));
+                }
                 _ => self.pass(frame, Owed::new(Kind::Close)),
             },
             tag::EXECUTE => {
@@ -121,6 +217,7 @@ impl Translation<'_> {
             None => {
                 self.backend.unnamed = item.unnamed;
                 self.pass(frame, Owed::new(Kind::Parse));
+                self.parsed.push((0, self.answer.latest()));
             }
             // Parsed anew even where the backend has it, so that an error comes now and a changed table is seen.
             Some(statement) => {
@@ -170,9 +267,29 @@ impl Translation<'_> {
         }
     }
 
+    /// Whether a message needs a statement that the backend doesn't surely have, and that can't be parsed in a failed transaction.
+    fn is_wanting(&self, item: &Item) -> bool {
+        let text = match &item.statement {
+            Some(statement) => {
+                let known = self.backend.prepared.get(&statement.id);
+                Some(&*statement.sql).filter(|_| known.is_none_or(|known| known.naming == UNSURE))
+            }
+            None if item.unnamed == 0 || item.unnamed == self.backend.unnamed => None,
+            None => {
+                let frame = self.unnamed.frame_of(item.unnamed).and_then(|frame| frame.get(HEADER_LEN..));
+                frame.and_then(Parse::read).map(|parse| parse.sql)
+            }
+        };
+        text.is_some_and(|text| !may_end_transaction(text))
+    }
+
     /// Sees to it that the backend has the statement, parsed under the session's own search path and role.
     fn provide(&mut self, statement: &Rc<Statement>) {
-        if self.backend.prepared.get(&statement.id) == Some(&Prepared { naming: self.naming }) {
+        let known = self.backend.prepared.get(&statement.id);
+        // In a failed transaction the names in it are not looked up any more.
+        if known == Some(&Prepared { naming: self.naming })
+            || self.aborted && known.is_some_and(|known| known.naming != UNSURE)
+        {
             return;
         }
         self.forget(statement.id);
@@ -186,9 +303,10 @@ impl Translation<'_> {
         if token != 0 && self.backend.unnamed == token {
             return;
         }
-        if token != 0 && token == self.unnamed.token {
-            self.out.extend_from_slice(&self.unnamed.frame);
+        if let Some(frame) = self.unnamed.frame_of(token) {
+            self.out.extend_from_slice(frame);
             self.answer.expect(Owed::hidden(Kind::Parse));
+            self.parsed.push((0, self.answer.latest()));
         } else {
             build::close_statement(self.out, b"");
             self.answer.expect(Owed::hidden(Kind::Close));
@@ -210,19 +328,28 @@ impl Translation<'_> {
             self.forget(id);
         }
         self.backend.prepared.insert(statement.id, Prepared { naming: self.naming });
-        self.parsed.push(statement.id);
+        self.parsed.push((statement.id, self.answer.latest()));
     }
 }
 
-/// A batch failed: whether the backend has what it parsed is not known. Closing a statement that isn't there is no error, so
-/// each is closed and parsed again at its next use.
-pub(super) fn doubt(backend: &mut Backend, parsed: &[u64]) {
-    for id in parsed {
-        if let Some(prepared) = backend.prepared.get_mut(id) {
+/// A batch failed with message number `failed`: whether the backend has what it parses from there on is not known. Closing a
+/// statement that isn't there is no error, so each is closed and parsed again at its next use.
+pub(super) fn doubt(backend: &mut Backend, parsed: &[(u64, usize)], failed: usize) {
+    for (id, _) in parsed.iter().filter(|(_, at)| *at >= failed) {
+        if *id == 0 {
+            backend.unnamed = 0;
+        } else if let Some(prepared) = backend.prepared.get_mut(id) {
             prepared.naming = UNSURE;
         }
     }
-    backend.unnamed = 0;
+}
+
+/// Whether a text may be one of the few that a failed transaction takes.
+fn may_end_transaction(text: &[u8]) -> bool {
+    let text = text.trim_ascii_start();
+    [&b"rollback"[..], b"abort", b"commit", b"end", b"prepare", b"/", b"-"]
+        .iter()
+        .any(|word| text.get(..word.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(word)))
 }
 
 #[cfg(test)]

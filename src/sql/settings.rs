@@ -11,6 +11,31 @@ use super::{Effects, SettingChange, TransactionModes, TransactionVerb};
 const CHANGES: usize = 1000;
 
 impl Statements<'_, '_> {
+    /// Whether the third argument of the call at hand is plainly `true`.
+    pub(super) fn is_set_locally(&self) -> bool {
+        let mut ahead = self.cursor.clone();
+        let (mut depth, mut commas) = (0_u32, 0_u32);
+        loop {
+            ahead.advance();
+            match ahead.token.kind {
+                Kind::Open => depth += 1,
+                Kind::Comma if depth == 1 => {
+                    commas += 1;
+                    if commas == 2 {
+                        return ahead.next_is(K::True) && {
+                            ahead.advance();
+                            ahead.next.kind == Kind::Close
+                        };
+                    }
+                }
+                Kind::Close if depth <= 1 => return false,
+                Kind::Close => depth -= 1,
+                Kind::Semicolon | Kind::End => return false,
+                _ => {}
+            }
+        }
+    }
+
     pub(super) fn set(&mut self) {
         self.cursor.advance();
         let scope = self.cursor.keyword;

@@ -13,6 +13,7 @@ mod consistency;
 mod copies;
 mod failover;
 mod hostile;
+mod interleavings;
 mod logins;
 mod pipelines;
 mod pools;

@@ -24,8 +24,19 @@ impl Raw {
 
     /// A connection that has logged in.
     pub(crate) fn log_in(port: u16, user: &str, database: &str, password: &str) -> Self {
+        Self::log_in_with(port, user, database, password, &[])
+    }
+
+    /// The same with more in its startup packet.
+    pub(crate) fn log_in_with(
+        port: u16,
+        user: &str,
+        database: &str,
+        password: &str,
+        more: &[(&str, &str)],
+    ) -> Self {
         let mut raw = Self::connect(port);
-        raw.send(&startup(&[("user", user), ("database", database)]));
+        raw.send(&startup(&[&[("user", user), ("database", database)], more].concat()));
         let (_, body) = raw.expect(b'R');
         let offered = body[4..].split(|byte| *byte == 0).filter_map(|name| std::str::from_utf8(name).ok());
         let start = ClientStart::new(offered, Channel::Unbound, Nonce::from_random([7; 18])).expect("SCRAM");

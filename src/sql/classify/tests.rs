@@ -587,6 +587,29 @@ fn a_definition_calls_nothing_yet() {
 }
 
 #[test]
+fn set_config_for_a_transaction_leaves_nothing() {
+    use Effects as E;
+    for (text, class, effects) in [
+        ("select set_config('a', 'b', true)", Class::Read, E::NONE),
+        ("select set_config('a', coalesce($1, 'b'), TRUE), set_config('b', '', true)", Class::Read, E::NONE),
+        ("select set_config('a', 'b', $1)", Class::Write, E::SET_CONFIG),
+        ("select set_config('a', 'b', true and false)", Class::Write, E::SET_CONFIG),
+        ("select set_config('a', 'b', true), set_config('a', 'b', false)", Class::Write, E::SET_CONFIG),
+        ("select set_config('a', (array['x', 'y'])[1], true)", Class::Read, E::NONE),
+        ("select set_config('a', x[1, true], false)", Class::Write, E::SET_CONFIG),
+        (
+            "select set_config(f(1, 2, true), 'b', false)",
+            Class::Write,
+            E::SET_CONFIG | E::UNKNOWN_CALL | E::NEXTVAL,
+        ),
+        ("select set_config('a', 'b', true", Class::Write, E::SET_CONFIG),
+    ] {
+        let verdict = verdict(text);
+        assert_eq!((verdict.class, verdict.effects), (class, effects), "{text}");
+    }
+}
+
+#[test]
 fn effects() {
     use Effects as E;
     for (text, class, effects) in [
