@@ -4,6 +4,8 @@
 //! anything which one session leaves in a backend, another would stumble over. INTERLEAVINGS and INTERLEAVING_SEED in the environment
 //! ask for more, or for one again.
 
+#![expect(clippy::print_stdout, reason = "what was said before a difference, and how much was tried")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
