@@ -43,6 +43,8 @@ pub struct Identity {
     pub consistency: Consistency,
     /// Its sessions have asked for `currval()` or `lastval()`: one that calls `nextval()` keeps its backend.
     pub reads_sequences: AtomicBool,
+    /// Clients that are logged in.
+    pub sessions: AtomicUsize,
 }
 
 impl std::fmt::Debug for Identity {
@@ -210,6 +212,7 @@ impl Shared {
                 catalog: self.catalogs.of(database),
                 credentials: ArcSwap::new(Arc::clone(&credentials)),
                 reads_sequences: AtomicBool::new(false),
+                sessions: AtomicUsize::new(0),
             })
         });
         identity.credentials.store(credentials);
@@ -290,6 +293,18 @@ impl Shared {
     pub(super) fn greeting(&self, key: &GreetingKey, now: Instant) -> Option<Arc<Parameters>> {
         let greeting = self.greetings.get(key)?;
         (greeting.until > now).then(|| Arc::clone(&greeting.parameters))
+    }
+
+    /// Forgets what logins were told: the next may be told something else.
+    pub(super) fn forget_greetings(&self) {
+        self.greetings.clear();
+    }
+
+    /// Whether a client is connected to this database.
+    pub(super) fn is_present_in(&self, database: &str) -> bool {
+        self.identities
+            .iter()
+            .any(|identity| *identity.database == *database && identity.sessions.load(Relaxed) > 0)
     }
 
     /// Keeps what a login was told.
