@@ -89,7 +89,13 @@ impl Session {
             replication: accepted.replication != crate::wire::startup::Replication::None,
         };
         let pools = worker.pools(&identity);
-        (Self::resting(worker, handle, accepted.stream, pools, base, accepted.role_guard), login)
+        let written = pools.identity.last_write.load(Relaxed);
+        let mut session = Self::resting(worker, handle, accepted.stream, pools, base, accepted.role_guard);
+        if written > 0 {
+            // Who wrote and connects again looks for what was written.
+            session.fence.wrote(written);
+        }
+        (session, login)
     }
 
     /// A session that has done nothing yet.

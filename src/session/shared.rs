@@ -45,6 +45,8 @@ pub struct Identity {
     pub reads_sequences: AtomicBool,
     /// Clients that are logged in.
     pub sessions: AtomicUsize,
+    /// When the last write of its sessions was answered, as `Positions` counts time; 0: there was none.
+    pub last_write: AtomicU64,
 }
 
 impl std::fmt::Debug for Identity {
@@ -213,6 +215,7 @@ impl Shared {
                 credentials: ArcSwap::new(Arc::clone(&credentials)),
                 reads_sequences: AtomicBool::new(false),
                 sessions: AtomicUsize::new(0),
+                last_write: AtomicU64::new(0),
             })
         });
         identity.credentials.store(credentials);

@@ -374,6 +374,7 @@ impl Session {
         let now = self.worker.shared.positions.nanos(now);
         self.fence.wrote(now);
         self.worker.shared.last_write.fetch_max(now, Relaxed);
+        self.pools.identity.last_write.fetch_max(now, Relaxed);
         self.worker.shared.positions.want(now);
     }
 

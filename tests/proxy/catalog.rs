@@ -297,6 +297,8 @@ fn a_route_is_explained_in_either_protocol_and_nothing_runs() {
     let world = World::shared();
     block_on(async {
         let (proxy, client) = alone(world).await;
+        // Logged in before anything was written.
+        let fresh = connect(&world.status, &proxy).await;
         client
             .batch_execute("CREATE TABLE explained (n int); CREATE SEQUENCE explained_numbers")
             .await
@@ -307,7 +309,6 @@ fn a_route_is_explained_in_either_protocol_and_nothing_runs() {
         assert_eq!(written[..4], ["primary", "write", "INSERT", &leader].map(str::to_owned));
         assert_eq!(written[4], "NULL");
         assert_ne!(written[5], "none", "the session wrote");
-        let fresh = connect(&world.status, &proxy).await;
         let read = route(&fresh, "/* a */ SELECT n FROM explained").await;
         assert_eq!(read[..3], ["replica", "read", "SELECT"].map(str::to_owned));
         assert!(read[3] != leader && read[4].contains("bytes") && read[5] == "none", "{read:?}");
