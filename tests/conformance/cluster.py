@@ -39,6 +39,7 @@ class Cluster(Pair):
 
     def __init__(self, runtime, proxy):
         super().__init__(runtime)
+        self.environment["PGUSER"] = "postgres"  # for what connects from inside a server: dblink, postgres_fdw
         self.program = proxy
 
     def __enter__(self):

@@ -110,7 +110,7 @@ def pg_regress(cluster, port, folder, suite, library):
     kept = folder / suite.name
     kept.mkdir(exist_ok=True)
     with open(kept / "tap", "w+") as log:
-        subprocess.run(command, env=environment, cwd=output, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, **cluster.as_user)
+        subprocess.run(command, env=environment, cwd=work, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, **cluster.as_user)
         log.seek(0)
         result = log.read()
     if (output / "regression.diffs").exists():
