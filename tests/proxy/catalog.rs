@@ -304,6 +304,11 @@ fn a_route_is_explained_in_either_protocol_and_nothing_runs() {
             .await
             .unwrap();
         world.replicas_catch_up().await;
+        // A replica's lag is known from its second check on.
+        proxy.until("the lag of replicas", |proxy| {
+            let topology = proxy.get("/topology");
+            topology.matches("\"lag_bytes\":").count() - topology.matches("\"lag_bytes\":null").count() >= 2
+        });
         let leader = leader(&world.status).name.clone();
         let written = route(&client, "INSERT INTO explained VALUES (1)").await;
         assert_eq!(written[..4], ["primary", "write", "INSERT", &leader].map(str::to_owned));
