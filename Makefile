@@ -9,7 +9,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 # What `make deploy-test` runs: full or short.
 DEPLOY_TEST ?= full
 
-.PHONY: build setup demo test check chaos truth fuzz deploy-check deploy-test
+.PHONY: build setup demo test check chaos truth conformance conformance-short fuzz deploy-check deploy-test
 build: setup
 	cargo build --locked --profile $(PROFILE)
 
@@ -40,6 +40,16 @@ chaos: setup
 truth: setup
 	cargo build --locked --bin pg-ha-proxy --example truth_judge
 	.local/runtime/bin/python tests/truth/run.py
+
+# PostgreSQL's own suites through the proxy and directly, three ways; tests/conformance/README.md
+conformance: setup
+	cargo build --locked --bin pg-ha-proxy
+	.local/runtime/bin/python tests/conformance/run.py
+
+# Half a minute of it
+conformance-short: setup
+	cargo build --locked --bin pg-ha-proxy
+	.local/runtime/bin/python tests/conformance/run.py --way proxy --schedule tests/conformance/short_schedule --folder target/conformance-short
 
 # Each fuzz target for FUZZ_SECONDS (30); fuzz/README.md
 fuzz: setup

@@ -49,6 +49,7 @@ pub struct Pool {
     opening: Cell<usize>,
     busy: Cell<usize>,
     generation: Cell<u64>,
+    reopened: Cell<Option<Instant>>,
     budget: Arc<Budget>,
     limits: Rc<Limits>,
 }
@@ -64,6 +65,7 @@ impl Pool {
             opening: Cell::new(0),
             busy: Cell::new(0),
             generation: Cell::new(generation),
+            reopened: Cell::new(None),
             budget,
             limits,
         }
@@ -127,6 +129,17 @@ impl Pool {
         Some(idle.remove(at))
     }
 
+    /// Closes what is idle here.
+    pub fn close_idle(&self) {
+        self.idle.borrow_mut().clear();
+    }
+
+    /// From here on backends that were opened before `now` aren't used again.
+    pub fn reopen(&self, now: Instant) {
+        self.close_idle();
+        self.reopened.set(Some(now));
+    }
+
     /// Takes an idle backend to give it to another worker: it counts as neither idle nor busy here.
     pub fn give_away(&self) -> Option<Backend> {
         self.idle.borrow_mut().pop()
@@ -188,7 +201,8 @@ impl Pool {
     /// Takes back a clean backend: it goes to the first that waits, or rests.
     #[inline]
     pub fn put_back(&self, backend: Backend) {
-        if backend.generation != self.generation.get() {
+        let outdated = self.reopened.get().is_some_and(|since| backend.opened < since);
+        if backend.generation != self.generation.get() || outdated {
             self.closed();
             return;
         }

@@ -118,6 +118,11 @@ impl Catalogs {
         (Self { all: DashMap::new(), common }, wants)
     }
 
+    /// A database's, if one of its own is there.
+    pub(super) fn known(&self, database: &str) -> Option<Arc<Catalog>> {
+        self.all.get(database).map(|catalog| Arc::clone(&catalog))
+    }
+
     /// The catalog of a database.
     pub fn of(&self, database: &str) -> Arc<Catalog> {
         let entry = self.all.entry(database.into());

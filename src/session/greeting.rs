@@ -96,7 +96,13 @@ impl Session {
             parameters: accepted.parameters,
         };
         let pools = worker.pools(&identity);
-        (Self::resting(worker, handle, accepted.stream, pools, base, accepted.role_guard), login)
+        let written = pools.identity.last_write.load(Relaxed);
+        let mut session = Self::resting(worker, handle, accepted.stream, pools, base, accepted.role_guard);
+        if written > 0 {
+            // Who wrote and connects again looks for what was written.
+            session.fence.wrote(written);
+        }
+        (session, login)
     }
 
     /// A session that has done nothing yet.
@@ -112,6 +118,7 @@ impl Session {
             worker: Rc::clone(worker),
             handle: Rc::clone(handle),
             client,
+            _present: super::logins::Present::of(&pools.identity),
             pools,
             inbox: Vec::new(),
             scanned: 0,
@@ -132,6 +139,7 @@ impl Session {
             unnamed: super::Unnamed::default(),
             unnamed_known: None,
             changed_catalog: false,
+            changed_defaults: false,
             portals: VecDeque::new(),
             tx: Tx::Idle,
             pins: super::Pins::default(),

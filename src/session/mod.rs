@@ -19,6 +19,7 @@ mod holding;
 mod listening;
 mod load;
 mod local;
+mod logins;
 mod loss;
 mod moving;
 mod open;
@@ -163,6 +164,8 @@ pub(crate) struct Session {
     because: Option<&'static str>,
     /// DDL was run whose transaction is not over.
     changed_catalog: bool,
+    /// What logins set was changed, in a transaction that is not over.
+    changed_defaults: bool,
     /// Channels that the session listens on, and whether that has to be taken up again.
     channels: Vec<Box<[u8]>>,
     relisten: bool,
@@ -170,6 +173,8 @@ pub(crate) struct Session {
     cancel: Option<CancelEntry>,
     /// Its place among its role's sessions.
     role: RoleGuard,
+    /// Its presence in its database.
+    _present: logins::Present,
 }
 
 impl Session {
@@ -324,6 +329,9 @@ impl Session {
             return Ok(());
         }
         let mut attempt = acquire::Attempt::new(summary);
+        if let Some(only) = &summary.only {
+            self.free_database(only);
+        }
         loop {
             if self.relisten {
                 self.listen_again().await?;

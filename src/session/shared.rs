@@ -43,6 +43,10 @@ pub struct Identity {
     pub consistency: Consistency,
     /// Its sessions have asked for `currval()` or `lastval()`: one that calls `nextval()` keeps its backend.
     pub reads_sequences: AtomicBool,
+    /// Clients that are logged in.
+    pub sessions: AtomicUsize,
+    /// When the last write of its sessions was answered, as `Positions` counts time; 0: there was none.
+    pub last_write: AtomicU64,
 }
 
 impl std::fmt::Debug for Identity {
@@ -210,6 +214,8 @@ impl Shared {
                 catalog: self.catalogs.of(database),
                 credentials: ArcSwap::new(Arc::clone(&credentials)),
                 reads_sequences: AtomicBool::new(false),
+                sessions: AtomicUsize::new(0),
+                last_write: AtomicU64::new(0),
             })
         });
         identity.credentials.store(credentials);
@@ -290,6 +296,18 @@ impl Shared {
     pub(super) fn greeting(&self, key: &GreetingKey, now: Instant) -> Option<Arc<Parameters>> {
         let greeting = self.greetings.get(key)?;
         (greeting.until > now).then(|| Arc::clone(&greeting.parameters))
+    }
+
+    /// Forgets what logins were told: the next may be told something else.
+    pub(super) fn forget_greetings(&self) {
+        self.greetings.clear();
+    }
+
+    /// Whether a client is connected to this database.
+    pub(super) fn is_present_in(&self, database: &str) -> bool {
+        self.identities
+            .iter()
+            .any(|identity| *identity.database == *database && identity.sessions.load(Relaxed) > 0)
     }
 
     /// Keeps what a login was told.

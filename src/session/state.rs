@@ -75,6 +75,7 @@ impl Session {
         }
         self.pins.take_up(verdict.effects);
         self.note_sequences(verdict.effects);
+        self.note_database(verdict);
         self.note_channels(verdict);
         self.take_up_settings(verdict);
         if verdict.class() == Class::Write {
@@ -172,6 +173,7 @@ impl Session {
 
     /// Tells of DDL that was run, or may have been, and is over.
     pub(super) fn tell_catalog(&mut self) {
+        self.tell_defaults();
         if std::mem::take(&mut self.changed_catalog) {
             self.pools.identity.catalog.changed();
         }
@@ -431,6 +433,7 @@ impl Session {
         let now = self.worker.shared.positions.nanos(now);
         self.fence.wrote(now);
         self.worker.shared.last_write.fetch_max(now, Relaxed);
+        self.pools.identity.last_write.fetch_max(now, Relaxed);
         self.worker.shared.positions.want(now);
     }
 }

@@ -59,6 +59,10 @@ pub enum Mail {
     Move(u32, usize),
     /// End the session of this number, for an operator.
     Kill(u32),
+    /// Close idle backends of this database, to which no client is connected.
+    Free(Box<str>),
+    /// Open backends anew: logins have other settings from here on.
+    Reopen,
     /// Finish: sessions end when they are idle, at once if `now`.
     Drain {
         /// Cut transactions too.
@@ -342,6 +346,8 @@ impl Worker {
             }
             Mail::Move(session, to) => self.with_session(session, |handle| handle.go(to)),
             Mail::Kill(session) => self.with_session(session, Handle::kill),
+            Mail::Free(database) => self.free(&database),
+            Mail::Reopen => self.reopen(),
             Mail::Drain { now } => {
                 self.draining.set(true);
                 for handle in self.sessions.borrow().values() {
@@ -382,6 +388,15 @@ impl Worker {
                 && pool.give_away().is_some()
             {
                 return;
+            }
+        }
+    }
+
+    /// Each pool of this worker.
+    pub(super) fn each_pool(&self, act: impl Fn(&Identity, &Pool)) {
+        for pools in self.identities.borrow().values() {
+            for pool in pools.by_member.borrow().iter().flatten() {
+                act(&pools.identity, pool);
             }
         }
     }

@@ -206,6 +206,11 @@ impl Statements<'_, '_> {
             }
             K::Call => self.act("CALL", Effects::PROCEDURAL | Effects::NEXTVAL, Calls::Judged),
             K::Create => self.create(),
+            K::Alter | K::Drop
+                if matches!(self.cursor.next_keyword, Some(K::Database | K::Role | K::User)) =>
+            {
+                self.about_logins(keyword);
+            }
             K::Alter | K::Drop | K::Import | K::Grant | K::Revoke | K::Comment | K::Reassign => {
                 self.act(&keyword.name(), Effects::DDL, Calls::Noted);
             }
@@ -240,8 +245,42 @@ impl Statements<'_, '_> {
             self.cursor.advance();
             words += 1;
         }
+        if self.cursor.is(K::Database) {
+            self.create_database();
+        }
         let routine = matches!(self.cursor.keyword, Some(K::Function | K::Procedure));
         self.body(if routine { Calls::Routine } else { Calls::Noted });
+    }
+
+    /// ALTER or DROP of a database or role.
+    fn about_logins(&mut self, keyword: K) {
+        self.cursor.advance();
+        let database = self.cursor.is(K::Database);
+        if keyword == K::Alter {
+            self.found.effects |= Effects::DEFAULTS;
+        }
+        if database {
+            self.found.effects |= Effects::FREES_DATABASE;
+            self.cursor.advance();
+            let _if_exists = self.cursor.take(K::If) && self.cursor.take(K::Exists);
+            self.found.object = self.cursor.take_name();
+        }
+        self.act(&keyword.name(), Effects::DDL, Calls::Noted);
+    }
+
+    /// `name … TEMPLATE [=] other`: the other is copied while nobody is connected to it.
+    fn create_database(&mut self) {
+        self.found.effects |= Effects::FREES_DATABASE;
+        while !self.cursor.at_end() {
+            if self.cursor.take(K::Template) {
+                if self.cursor.is_operator(self.cursor.token, b"=") {
+                    self.cursor.advance();
+                }
+                self.found.object = self.cursor.take_name();
+            } else {
+                self.cursor.advance();
+            }
+        }
     }
 
     fn prepared(&mut self, keyword: K) {

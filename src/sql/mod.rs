@@ -217,6 +217,10 @@ effects! {
     DEFINES_CURRVAL = 27;
     /// Reads pg_prepared_statements.
     SHOWS_STATEMENTS = 28;
+    /// Needs a database that nobody is connected to, which `object` names: DROP, ALTER, CREATE … TEMPLATE.
+    FREES_DATABASE = 29;
+    /// ALTER ROLE or DATABASE: logins from here on may have other settings.
+    DEFAULTS = 30;
 }
 
 impl Effects {

@@ -297,17 +297,23 @@ fn a_route_is_explained_in_either_protocol_and_nothing_runs() {
     let world = World::shared();
     block_on(async {
         let (proxy, client) = alone(world).await;
+        // Logged in before anything was written.
+        let fresh = connect(&world.status, &proxy).await;
         client
             .batch_execute("CREATE TABLE explained (n int); CREATE SEQUENCE explained_numbers")
             .await
             .unwrap();
         world.replicas_catch_up().await;
+        // A replica's lag is known from its second check on.
+        proxy.until("the lag of replicas", |proxy| {
+            let topology = proxy.get("/topology");
+            topology.matches("\"lag_bytes\":").count() - topology.matches("\"lag_bytes\":null").count() >= 2
+        });
         let leader = leader(&world.status).name.clone();
         let written = route(&client, "INSERT INTO explained VALUES (1)").await;
         assert_eq!(written[..4], ["primary", "write", "INSERT", &leader].map(str::to_owned));
         assert_eq!(written[4], "NULL");
         assert_ne!(written[5], "none", "the session wrote");
-        let fresh = connect(&world.status, &proxy).await;
         let read = route(&fresh, "/* a */ SELECT n FROM explained").await;
         assert_eq!(read[..3], ["replica", "read", "SELECT"].map(str::to_owned));
         assert!(read[3] != leader && read[4].contains("bytes") && read[5] == "none", "{read:?}");

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use pg_ha_proxy::cluster::{MemberStatus, Options};
 use tokio_postgres::Client;
 
-use crate::support::{Proxy, World, block_on, connect, direct};
+use crate::support::{Proxy, World, block_on, connect, direct, one};
 
 const LOAD: Duration = Duration::from_secs(12);
 
@@ -63,6 +63,16 @@ fn late_replicas_show_nothing_stale() {
         for ended in join_all(tasks).await {
             ended.expect("no error");
         }
+        on(1, "SELECT pg_wal_replay_pause()");
+        for n in 1000..1010 {
+            let writer = connect(&world.status, &world.proxy).await;
+            writer.batch_execute(&format!("UPDATE counters SET n = {n} WHERE id = 0")).await.unwrap();
+            drop(writer);
+            let reader = connect(&world.status, &world.proxy).await;
+            let read = one(&reader, "SELECT n FROM counters WHERE id = 0").await;
+            assert_eq!(read, n.to_string(), "who wrote and connects again");
+        }
+        on(1, "SELECT pg_wal_replay_resume()");
         let counts = |count: &Count| (count.reads.load(Relaxed), count.stale.load(Relaxed));
         let (own, plain) = (counts(&own), counts(&plain));
         let read_by = |member: &str| {

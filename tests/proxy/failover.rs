@@ -104,6 +104,8 @@ async fn rows(world: &World, expected: u32) {
 /// Waits until a statement may run on a replica: the catalog says so, whoever is the primary.
 async fn until_replica(world: &World, sql: &str) {
     let client = connect(&world.status, &world.proxy).await;
+    // Replicas are behind, and the client's user wrote.
+    client.batch_execute("SET pgha.consistency = 'eventual'").await.unwrap();
     let end = Instant::now() + PATIENCE;
     while one(&client, &format!("EXPLAIN (ROUTE) {sql}")).await != "replica" {
         assert!(Instant::now() < end, "{sql} is not routed to a replica: {}", world.proxy.get("/routes"));
@@ -131,11 +133,11 @@ async fn a_function_that_no_replica_has_yet_runs(world: &World, driver: &tokio_p
     driver.batch_execute(create).await.unwrap();
     until_replica(world, "SELECT ahead(1)").await;
     let fresh = connect(&world.status, &world.proxy).await;
+    fresh.batch_execute("SET pgha.consistency = 'eventual'").await.unwrap();
     assert_eq!(one(&fresh, "SELECT ahead(2)").await, "2");
     let behind = || world.proxy.metric("pgha_reroutes_total", "behind");
     assert_eq!(behind(), 1.0);
     // Prepared on the primary, for no replica can; and at each use refused by the replica and run there.
-    fresh.batch_execute("SET pgha.consistency = 'eventual'").await.unwrap();
     let prepared = fresh.prepare("SELECT ahead($1)").await.unwrap();
     for n in 3..=5_i32 {
         assert_eq!(fresh.query_one(&prepared, &[&n]).await.unwrap().get::<_, i32>(0), n);

@@ -94,3 +94,60 @@ fn session_mode_keeps_one_backend() {
     });
     proxy.assert_healthy();
 }
+
+#[test]
+fn idle_backends_dont_keep_a_database() {
+    let world = World::shared();
+    on_leader(&world.status, "CREATE ROLE dropper LOGIN CREATEDB PASSWORD 'dropper'");
+    block_on(async {
+        let of = |database: &str| {
+            let mut config = application(&world.status, world.proxy.port);
+            config.user("dropper").password("dropper").dbname(database);
+            config
+        };
+        let client = connect_as(&of("postgres")).await;
+        for round in 0..2 {
+            client.batch_execute("CREATE DATABASE \"To be dropped\"").await.unwrap();
+            world.replicas_catch_up().await;
+            let inside = connect_as(&of("To be dropped")).await;
+            inside.batch_execute("CREATE TABLE t (n int)").await.unwrap();
+            assert_eq!(one(&inside, "/* pgha: replica */ SELECT count(*) FROM t").await, "0");
+            let drop_it = "DROP DATABASE IF EXISTS \"To be dropped\"";
+            if round == 0 {
+                // A client that is connected keeps it, as it would without a proxy.
+                assert!(told(&client.batch_execute(drop_it).await.unwrap_err()).contains("55006"));
+            }
+            drop(inside);
+            world.proxy.until("the client gone", |proxy| !proxy.get("/sessions").contains("To be dropped"));
+            let begun = Instant::now();
+            client.batch_execute("CREATE DATABASE copied TEMPLATE = \"To be dropped\"").await.unwrap();
+            client.batch_execute(drop_it).await.unwrap();
+            client.batch_execute("DROP DATABASE copied").await.unwrap();
+            // PostgreSQL itself waits 5 s for those that are connected, before it refuses.
+            assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        }
+    });
+    world.proxy.assert_healthy();
+}
+
+#[test]
+fn what_a_role_sets_at_login_holds_for_the_next_login() {
+    let world = World::shared();
+    on_leader(&world.status, "CREATE ROLE changing LOGIN PASSWORD 'changing'");
+    block_on(async {
+        let mut config = application(&world.status, world.proxy.port);
+        config.user("changing").password("changing");
+        let before = connect_as(&config).await;
+        for (style, work_mem) in [("German, DMY", "7MB"), ("SQL, MDY", "8MB")] {
+            one(&before, "/* pgha: primary */ SHOW work_mem").await;
+            let set = format!(
+                "ALTER ROLE changing SET datestyle = {style}; ALTER ROLE changing SET work_mem = '{work_mem}'"
+            );
+            before.batch_execute(&set).await.unwrap();
+            let after = connect_as(&config).await;
+            assert_eq!(one(&after, "/* pgha: primary */ SHOW work_mem").await, work_mem);
+            assert_eq!(one(&after, "/* pgha: primary */ SHOW datestyle").await, style);
+        }
+    });
+    world.proxy.assert_healthy();
+}

@@ -14,7 +14,7 @@ from account import Account
 from grammar import compare
 from judge import Judge
 from relay import Relay
-from servers import Pair
+from servers import Pair, regress_library
 from sources import fetch, suites
 from wire import Session
 
@@ -39,7 +39,7 @@ def main():
     account = Account(folder, judge)
     with Pair(runtime) as pair:
         relay = Relay(pair, judge, account)
-        library = regress_library(sources["postgresql-18"], runtime, pair)
+        library = regress_library(sources["postgresql-18"] / "src/test/regress", pair)
         offered = {path.stem for path in (runtime / "pgsql/share/extension").glob("*.control")}
         chosen = [suite for suite in suites(sources, offered) if suite.source in (arguments.source or suite.source)]
         for suite in chosen:
@@ -107,25 +107,6 @@ def run_file(file, suite, pair, relay, library):
         process.kill()
         process.wait()
         print(f"truth: {file.stem} was ended after {FILE_SECONDS} s", flush=True)
-
-
-def regress_library(sources, runtime, pair):
-    """PostgreSQL's regress.so where a C compiler makes it, and the suite's data where the servers can read it."""
-    folder = pair.folder
-    regress = sources / "src/test/regress"
-    data = folder / "regress"
-    subprocess.run(["cp", "-r", regress / "data", folder / "data-new"], check=True)
-    data.mkdir()
-    (folder / "data-new").rename(data / "data")
-    (folder / "results").mkdir()
-    for name in ("autoinc", "refint"):
-        (folder / f"{name}.so").symlink_to(runtime / f"pgsql/lib/{name}.so")
-    command = ["cc", "-shared", "-fPIC", "-O1", "-w", "-I", runtime / "pgsql/include/server", "-I", regress,
-               regress / "regress.c", "-o", folder / "regress.so"]
-    if subprocess.run(command, capture_output=True).returncode:
-        print("truth: regress.so can't be made: what needs its functions fails everywhere", flush=True)
-    subprocess.run(["chmod", "-R", "a+rwX", data, folder / "results"], check=True)
-    return {"folder": folder, "sources": data}
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class Server:
         self.process = None
 
     def start(self):
-        settings = dict(SETTINGS, port=self.port, unix_socket_directories=str(self.pair.folder))
+        settings = dict(self.settings(), port=self.port, unix_socket_directories=str(self.pair.folder))
         options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
         log = open(self.pair.folder / f"{self.name}.log", "ab")
         environment = dict(self.pair.environment, PGHOST=str(self.pair.folder), PGPORT=str(self.port))
@@ -39,13 +39,20 @@ class Server:
             [self.pair.bin / "postgres", "-D", self.folder, *options], stdout=log, stderr=log, env=environment,
             cwd="/", **self.pair.as_user)
         deadline = time.monotonic() + 60
-        while True:
-            try:
-                return Session(self.port, b"postgres", b"postgres").close()
-            except (OSError, Closed):
-                if self.process.poll() is not None or time.monotonic() > deadline:
-                    raise SystemExit(f"{self.name} does not start: see {log.name}")
-                time.sleep(0.1)
+        while not self.is_up():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"{self.name} does not start: see {log.name}")
+            time.sleep(0.1)
+
+    def settings(self):
+        return SETTINGS
+
+    def is_up(self):
+        try:
+            Session(self.port, b"postgres", b"postgres").close()
+        except (OSError, Closed):
+            return False
+        return True
 
     def stop(self):
         if self.process and self.process.poll() is None:
@@ -55,6 +62,8 @@ class Server:
 
 class Pair:
     """The primary, its standby, and the folder that both live in. A context manager."""
+
+    server = Server
 
     def __init__(self, runtime):
         self.bin = (runtime / "pgsql/bin").resolve()
@@ -68,7 +77,7 @@ class Pair:
             self.as_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
             os.chown(self.folder, user.pw_uid, user.pw_gid)
         self.folder.chmod(0o755)
-        self.primary, self.standby = Server(self, "primary"), Server(self, "standby")
+        self.primary, self.standby = self.server(self, "primary"), self.server(self, "standby")
 
     def run(self, *command):
         result = subprocess.run([str(word) for word in command], env=self.environment, cwd="/", text=True,
@@ -93,6 +102,24 @@ class Pair:
         self.standby.stop()
         self.primary.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def regress_library(regress, pair):
+    """PostgreSQL's regress.so where a C compiler makes it, and the suite's data where the servers can read it."""
+    folder = pair.folder
+    data = folder / "regress"
+    subprocess.run(["cp", "-r", regress / "data", folder / "data-new"], check=True)
+    data.mkdir()
+    (folder / "data-new").rename(data / "data")
+    (folder / "results").mkdir()
+    for name in ("autoinc", "refint"):
+        (folder / f"{name}.so").symlink_to(pair.bin.parent / f"lib/{name}.so")
+    command = ["cc", "-shared", "-fPIC", "-O1", "-w", "-I", pair.bin.parent / "include/server", "-I", regress,
+               regress / "regress.c", "-o", folder / "regress.so"]
+    if subprocess.run(command, capture_output=True).returncode:
+        print("regress.so can't be made: what needs its functions fails everywhere", flush=True)
+    subprocess.run(["chmod", "-R", "a+rwX", data, folder / "results"], check=True)
+    return {"folder": folder, "sources": data}
 
 
 def free_port():

@@ -572,6 +572,26 @@ fn shows() {
 }
 
 #[test]
+fn databases_that_are_wanted_alone() {
+    use Effects as E;
+    for (text, effects, object) in [
+        ("drop database A", E::FREES_DATABASE, Some("a")),
+        ("drop database if exists \"A\" with (force)", E::FREES_DATABASE, Some("A")),
+        ("alter database a rename to b", E::FREES_DATABASE | E::DEFAULTS, Some("a")),
+        ("create database a owner o template = B encoding 'UTF8'", E::FREES_DATABASE, Some("b")),
+        ("create database a", E::FREES_DATABASE, None),
+        ("alter role a set work_mem = 1", E::DEFAULTS, None),
+        ("alter user a in database b reset all", E::DEFAULTS, None),
+        ("drop role a", E::NONE, None),
+        ("create table database (template int)", E::NONE, None),
+    ] {
+        let verdict = verdict(text);
+        assert_eq!((verdict.class, verdict.effects), (Class::Write, E::DDL | effects), "{text}");
+        assert_eq!(verdict.object.as_deref(), object.map(str::as_bytes), "{text}");
+    }
+}
+
+#[test]
 fn a_definition_calls_nothing_yet() {
     use Effects as E;
     for (text, effect) in [
