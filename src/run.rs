@@ -17,14 +17,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::runtime::Runtime;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use self::catalogs::Sources;
 use self::roles::RoleTls;
 use self::threads::Crew;
 use crate::admin;
 use crate::client::{
-    Busyness, CancelKeys, Counters, HandshakeConfig, Incoming, ListenLimits, Listener, Verifiers,
+    Busyness, CancelKeys, Counters, HandshakeConfig, Incoming, ListenLimits, Listener, Turns, Verifiers,
     VerifiersConfig, Worker as Seat,
 };
 use crate::config::{Config, TlsMode};
@@ -253,7 +253,7 @@ fn handshake(config: &Config) -> anyhow::Result<HandshakeConfig> {
         tls: ServerTls::new(&config.tls)?,
         require_tls: !matches!(config.tls.client_mode, TlsMode::Disable | TlsMode::Prefer),
         login_timeout: config.limits.login_timeout,
-        logins: Arc::new(Semaphore::new(config.limits.logins)),
+        logins: Arc::new(Turns::new(config.limits.logins)),
     })
 }
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 
 use super::login::{RoleGuard, log_in};
 use super::opening::{Opened, open};
+use super::turns::Turns;
 use super::verifiers::Verifiers;
 use crate::net::Stream;
 use crate::net::tls::ServerTls;
@@ -27,7 +27,7 @@ pub struct HandshakeConfig {
     /// How long a connection may take until it is logged in. It is closed without a word then, as PostgreSQL does.
     pub login_timeout: Duration,
     /// Logins that may be under way at once; the others wait their turn within their own time.
-    pub logins: Arc<Semaphore>,
+    pub logins: Arc<Turns>,
 }
 
 /// What became of a connection.
@@ -124,8 +124,8 @@ pub async fn accept(
             }
             Opened::Startup(stream, startup) => {
                 // Who has not even sent a startup packet holds no place.
-                let _turn = config.logins.acquire().await.map_err(|_closed| HandshakeError::Closed)?;
-                let accepted = log_in(stream, peer, startup, config, verifiers).await?;
+                let login = log_in(stream, peer, startup, config, verifiers);
+                let accepted = config.logins.take(peer.ip(), login).await?;
                 Ok(Outcome::Accepted(Box::new(accepted)))
             }
         }

@@ -8,6 +8,7 @@ mod handshake;
 mod listener;
 mod login;
 mod opening;
+mod turns;
 mod verifiers;
 
 pub use crate::wire::startup::Replication;
@@ -15,4 +16,5 @@ pub use cancel::{CancelEntry, CancelKeys, Target};
 pub use handshake::{Accepted, HandshakeConfig, HandshakeError, Outcome, accept, refuse};
 pub use listener::{Busyness, ClientGuard, Counters, Incoming, ListenLimits, Listener, ROOM, Worker};
 pub use login::RoleGuard;
+pub use turns::Turns;
 pub use verifiers::{Lookup, LookupFuture, Verifiers, VerifiersConfig};
