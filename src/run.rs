@@ -9,6 +9,7 @@ mod roles;
 mod threads;
 mod views;
 
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,10 +25,10 @@ use self::roles::RoleTls;
 use self::threads::Crew;
 use crate::admin;
 use crate::client::{
-    Busyness, CancelKeys, Counters, HandshakeConfig, Incoming, ListenLimits, Listener, Turns, Verifiers,
-    VerifiersConfig, Worker as Seat,
+    Busyness, CancelKeys, ClientLimits, Counters, HandshakeConfig, Incoming, ListenLimits, Listener, Turns,
+    Verifiers, VerifiersConfig, Worker as Seat,
 };
-use crate::config::{Config, TlsMode};
+use crate::config::{Config, Quota, TlsMode};
 use crate::control::{self, Control};
 use crate::metrics::Metrics;
 use crate::net::tls::{ClientTls, ServerTls};
@@ -252,9 +253,17 @@ fn handshake(config: &Config) -> anyhow::Result<HandshakeConfig> {
     Ok(HandshakeConfig {
         tls: ServerTls::new(&config.tls)?,
         require_tls: !matches!(config.tls.client_mode, TlsMode::Disable | TlsMode::Prefer),
+        limits: ClientLimits {
+            users: client_limits(&config.user_quotas),
+            databases: client_limits(&config.databases),
+        },
         login_timeout: config.limits.login_timeout,
         logins: Arc::new(Turns::new(config.limits.logins)),
     })
+}
+
+fn client_limits(quotas: &BTreeMap<String, Quota>) -> HashMap<String, u32> {
+    quotas.iter().filter_map(|(name, quota)| Some((name.clone(), quota.clients?))).collect()
 }
 
 fn listen_limits(config: &Config) -> ListenLimits {

@@ -1,5 +1,6 @@
 //! From an accepted socket to a session that may ask, a cancel request, or a closed connection.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,10 +25,21 @@ pub struct HandshakeConfig {
     pub tls: Option<ServerTls>,
     /// Whether nobody logs in without TLS.
     pub require_tls: bool,
+    /// Clients by user and by database.
+    pub limits: ClientLimits,
     /// How long a connection may take until it is logged in. It is closed without a word then, as PostgreSQL does.
     pub login_timeout: Duration,
     /// Logins that may be under way at once; the others wait their turn within their own time.
     pub logins: Arc<Turns>,
+}
+
+/// How many clients of one user, and in one database, may be logged in; who isn't named has no limit here.
+#[derive(Debug, Clone, Default)]
+pub struct ClientLimits {
+    /// By user.
+    pub users: HashMap<String, u32>,
+    /// By database.
+    pub databases: HashMap<String, u32>,
 }
 
 /// What became of a connection.

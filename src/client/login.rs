@@ -1,30 +1,32 @@
 //! Authentication as a server: SCRAM by the role's verifier, then whether the role may come in.
 //!
 //! Words, SQLSTATEs and their order are PostgreSQL's: password (a wrong one, an unknown user and an expired one
-//! look alike), then `NOLOGIN`, then the connection limit.
+//! look alike), then `NOLOGIN`, then the limits.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::handshake::{Accepted, HandshakeConfig, HandshakeError, close_behind, close_with};
-use super::verifiers::{SessionCount, Subject, Verifiers};
+use super::handshake::{Accepted, ClientLimits, HandshakeConfig, HandshakeError, close_behind, close_with};
+use super::tally::Counted;
+use super::verifiers::{Subject, Verifiers};
 use crate::net::Stream;
 use crate::scram::{
-    Channel, Credentials, LookupError, Nonce, Proven, ScramError, Secret, ServerStart, Unusable,
+    Channel, Credentials, LookupError, Nonce, Proven, Role, ScramError, Secret, ServerStart, Unusable,
 };
 use crate::wire::frame::frame_len;
 use crate::wire::login;
-use crate::wire::startup::Startup;
+use crate::wire::startup::{Replication, Startup};
 use crate::wire::tags::frontend;
 use crate::wire::{HEADER_LEN, Refusal, SqlState};
 
 /// The longest message of a login, in bytes.
 const MAX_PASSWORD_MESSAGE: usize = 16 * 1024;
 
-/// One of its role's sessions; counts down when dropped.
+/// One of its role's and its database's sessions; counts down when dropped.
 #[derive(Debug)]
 pub struct RoleGuard {
-    _count: SessionCount,
+    _of_role: Counted,
+    _in_database: Option<Counted>,
 }
 
 /// A login that goes wrong: what the client is told, and what it isn't.
@@ -60,7 +62,7 @@ pub(super) async fn log_in(
     let mut greeting = Vec::with_capacity(128);
     login::authentication_sasl_final(&mut greeting, &proven.server_final);
     login::authentication_ok(&mut greeting);
-    let role_guard = match admit(&user, &subject, verifiers) {
+    let role_guard = match admit(&user, &startup, subject.role.as_deref(), &config.limits, verifiers) {
         Ok(guard) => guard,
         Err(refusal) => return Err(close_behind(stream, greeting, refusal, None).await),
     };
@@ -137,19 +139,35 @@ async fn authenticate(
 }
 
 /// Whether a role that has proved itself may come in.
-fn admit(user: &Arc<str>, subject: &Subject, verifiers: &Verifiers) -> Result<RoleGuard, Refusal> {
-    let mut limit = None;
-    if let Some(role) = &subject.role {
-        if !role.can_login {
-            let text = format!("role \"{user}\" is not permitted to log in");
-            return Err(Refusal::new(SqlState::INVALID_AUTHORIZATION, text));
-        }
-        limit = role.connection_limit.filter(|_| !role.superuser);
+fn admit(
+    user: &Arc<str>,
+    startup: &Startup,
+    role: Option<&Role>,
+    limits: &ClientLimits,
+    verifiers: &Verifiers,
+) -> Result<RoleGuard, Refusal> {
+    if role.is_some_and(|role| !role.can_login) {
+        let text = format!("role \"{user}\" is not permitted to log in");
+        return Err(Refusal::new(SqlState::INVALID_AUTHORIZATION, text));
     }
-    let count = verifiers.count_session(user, limit).ok_or_else(|| {
-        Refusal::new(SqlState::TOO_MANY_CONNECTIONS, format!("too many connections for role \"{user}\""))
-    })?;
-    Ok(RoleGuard { _count: count })
+    let too_many =
+        |whose| Refusal::new(SqlState::TOO_MANY_CONNECTIONS, format!("too many connections for {whose}"));
+    // The role's own limit and a database's are not for superusers, who may have to see to what fills it up.
+    let superuser = role.is_some_and(|role| role.superuser);
+    let own = role.and_then(|role| role.connection_limit).filter(|_| !superuser);
+    let limit = own.into_iter().chain(limits.users.get(&**user).copied()).min();
+    let of_role = verifiers.count_session(user, limit).ok_or_else(|| too_many(format!("role \"{user}\"")))?;
+    let in_database = match startup.replication {
+        // It goes to no database.
+        Replication::Physical => None,
+        Replication::None | Replication::Logical => {
+            let database = Arc::from(startup.database.as_str());
+            let limit = limits.databases.get(&*database).copied().filter(|_| !superuser);
+            let counted = verifiers.count_in_database(&database, limit);
+            Some(counted.ok_or_else(|| too_many(format!("database \"{database}\"")))?)
+        }
+    };
+    Ok(RoleGuard { _of_role: of_role, _in_database: in_database })
 }
 
 /// The body of the client's next message, which has to be a SASL response.

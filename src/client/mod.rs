@@ -8,12 +8,13 @@ mod handshake;
 mod listener;
 mod login;
 mod opening;
+mod tally;
 mod turns;
 mod verifiers;
 
 pub use crate::wire::startup::Replication;
 pub use cancel::{CancelEntry, CancelKeys, Target};
-pub use handshake::{Accepted, HandshakeConfig, HandshakeError, Outcome, accept, refuse};
+pub use handshake::{Accepted, ClientLimits, HandshakeConfig, HandshakeError, Outcome, accept, refuse};
 pub use listener::{Busyness, ClientGuard, Counters, Incoming, ListenLimits, Listener, ROOM, Worker};
 pub use login::RoleGuard;
 pub use turns::Turns;

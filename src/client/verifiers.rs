@@ -7,12 +7,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dashmap::DashMap;
 
+use super::tally::{Counted, Tally};
 use crate::config::{User, UserSecret};
 use crate::scram::{DEFAULT_ITERATIONS, LookupError, Password, Role, Unusable, Verifier, VerifierError};
 
@@ -40,7 +40,8 @@ pub struct VerifiersConfig {
 pub struct Verifiers {
     configured: HashMap<Arc<str>, Configured>,
     roles: DashMap<Arc<str>, Arc<Entry>, foldhash::fast::RandomState>,
-    sessions: DashMap<Arc<str>, Arc<AtomicU32>, foldhash::fast::RandomState>,
+    sessions: Arc<Tally>,
+    by_database: Arc<Tally>,
     lookup: Option<Lookup>,
     config: VerifiersConfig,
 }
@@ -95,7 +96,8 @@ impl Verifiers {
                 Err(error) => Err((user.name.clone(), error)),
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { configured, roles: DashMap::default(), sessions: DashMap::default(), lookup, config })
+        let (sessions, by_database) = Default::default();
+        Ok(Self { configured, roles: DashMap::default(), sessions, by_database, lookup, config })
     }
 
     /// Forgets what was read from the primary of `user`: the next login reads it again.
@@ -138,11 +140,13 @@ impl Verifiers {
     }
 
     /// Counts one more session of a role; none when that is over its limit.
-    pub(super) fn count_session(&self, user: &Arc<str>, limit: Option<u32>) -> Option<SessionCount> {
-        let count = Arc::clone(&self.sessions.entry(Arc::clone(user)).or_default());
-        let before = count.fetch_add(1, Ordering::AcqRel);
-        let counted = SessionCount(count);
-        limit.is_none_or(|limit| before < limit).then_some(counted)
+    pub(super) fn count_session(&self, user: &Arc<str>, limit: Option<u32>) -> Option<Counted> {
+        self.sessions.count(user, limit)
+    }
+
+    /// Counts one more session in a database; none when that is over its limit.
+    pub(super) fn count_in_database(&self, database: &Arc<str>, limit: Option<u32>) -> Option<Counted> {
+        self.by_database.count(database, limit)
     }
 
     async fn role(&self, user: &Arc<str>) -> Result<Option<Arc<Role>>, LookupError> {
@@ -214,7 +218,6 @@ impl Verifiers {
             let any = self.roles.iter().next().map(|entry| Arc::clone(entry.key()));
             any.and_then(|user| self.roles.remove(&user));
         }
-        self.sessions.retain(|_, count| Arc::strong_count(count) > 1);
     }
 }
 
@@ -247,16 +250,6 @@ impl State {
     fn read_since(&self, when: Instant) -> Option<Arc<Role>> {
         let (role, read) = self.known.as_ref()?;
         (*read >= when && !self.doubted).then(|| Arc::clone(role))
-    }
-}
-
-/// One session of a role; counts down when dropped.
-#[derive(Debug)]
-pub(super) struct SessionCount(Arc<AtomicU32>);
-
-impl Drop for SessionCount {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

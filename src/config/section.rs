@@ -91,6 +91,20 @@ impl<'f> Section<'f> {
         T::try_from(number).map_err(|_too_big| self.out_of(key, &range))
     }
 
+    /// A whole number within `range`, if it is written; `unwritten` says what holds otherwise.
+    pub(super) fn optional_number<T: TryFrom<u64>>(
+        &mut self,
+        key: &str,
+        unwritten: &str,
+        range: RangeInclusive<u64>,
+    ) -> Result<Option<T>, Error> {
+        if self.value(key).is_none() {
+            self.note(key, unwritten, unwritten);
+            return Ok(None);
+        }
+        self.number(key, *range.start(), range).map(Some)
+    }
+
     /// A duration within `range`.
     pub(super) fn duration(
         &mut self,

@@ -39,6 +39,26 @@ fn keys_of(text: &str) -> BTreeSet<String> {
     keys
 }
 
+/// The keys of arrays of tables, which no setting stands for.
+fn keys_of_arrays() -> Vec<String> {
+    let arrays: [(&str, &[&str]); 2] = [
+        (
+            "users",
+            &[
+                "name",
+                "password",
+                "password_file",
+                "verifier",
+                "max_user_client_connections",
+                "pool_size",
+                "pool_mode",
+            ],
+        ),
+        ("databases", &["name", "max_db_client_connections", "pool_size", "pool_mode"]),
+    ];
+    arrays.iter().flat_map(|(array, keys)| keys.iter().map(move |key| format!("{array}.{key}"))).collect()
+}
+
 #[test]
 fn the_shipped_file_holds_the_defaults() {
     let (empty, shipped) = (parse("").unwrap(), parse(SHIPPED).unwrap());
@@ -52,7 +72,7 @@ fn the_shipped_file_holds_the_defaults() {
 #[test]
 fn the_shipped_file_holds_every_key() {
     let mut known: BTreeSet<String> = parse("").unwrap().settings.into_iter().map(|key| key.name).collect();
-    known.extend(["name", "password", "password_file", "verifier"].map(|key| format!("users.{key}")));
+    known.extend(keys_of_arrays());
     assert_eq!(keys_of(SHIPPED), known);
 }
 
@@ -61,10 +81,10 @@ fn the_shipped_file_marks_what_a_reload_takes_up() {
     let mut marked = BTreeSet::new();
     let (mut section, mut before) = ("", "");
     for line in SHIPPED.lines() {
-        if let Some(name) = line.strip_prefix('[') {
-            section = name.trim_end_matches(']');
-        }
         let bare = line.strip_prefix("# ").unwrap_or(line);
+        if let Some(name) = bare.strip_prefix('[') {
+            section = name.trim_matches(['[', ']']);
+        }
         if let Some((key, _)) = bare.split_once(" = ")
             && before.ends_with("(reload).")
         {
@@ -207,7 +227,7 @@ fn wrong_lists_and_tables_get_line_and_key() {
         ),
         (
             "[auth]\nlookup_user = \"\"",
-            "proxy.toml:2: auth.lookup_user: empty, and there are no [[users]]: nobody could log in",
+            "proxy.toml:2: auth.lookup_user: empty, and there are no [[users]] with a password or verifier: nobody could log in",
         ),
     ] {
         assert_eq!(refused(text), message);
@@ -253,7 +273,7 @@ fn users_prove_themselves_in_one_way() {
     for (text, message) in [
         (
             "[[users]]\nname = \"a\"",
-            "proxy.toml:2: users.name: needs one of password, password_file and verifier",
+            "proxy.toml:2: users.name: needs one of password, password_file and verifier, or a limit",
         ),
         ("[[users]]\npassword = \"a\"", "proxy.toml:1: users.name: must not be empty"),
         ("[[users]]\nname = \"a\"\npassword = \"\"", "proxy.toml:3: users.password: must not be empty"),
@@ -372,11 +392,14 @@ fn a_reload_names_what_must_wait() {
     let running = files.parse("").unwrap();
     files.write(
         "proxy.toml",
-        "[listen]\nworkers = 3\n[pool]\nwait = \"1s\"\n[log]\nlevel = \"warn\"\n[[users]]\nname = \"a\"\npassword = \"b\"",
+        "[listen]\nworkers = 3\n[pool]\nwait = \"1s\"\n[log]\nlevel = \"warn\"\n[[users]]\nname = \"a\"\npassword = \"b\"\npool_mode = \"session\"\n[[databases]]\nname = \"d\"\npool_size = 3",
     );
     let loaded = reload(&path).unwrap();
     assert_eq!(loaded.pool.wait, Duration::from_secs(1));
-    assert_eq!(needs_restart(&running, &loaded), ["listen.workers", "pool.wait", "users"]);
+    let waiting = ["listen.workers", "pool.wait", "users.pool_mode", "databases.pool_size", "users"];
+    assert_eq!(needs_restart(&running, &loaded), waiting);
+    files.write("proxy.toml", "[[users]]\nname = \"a\"\nmax_user_client_connections = 1");
+    assert_eq!(needs_restart(&running, &reload(&path).unwrap()), [""; 0]);
     files.write("proxy.toml", "[pool]\nwait = 1");
     assert_eq!(reload(&path).unwrap_err().line(), Some(2));
 }
@@ -385,7 +408,44 @@ fn a_reload_names_what_must_wait() {
 fn keys_that_a_reload_takes_up_exist() {
     let settings = parse("").unwrap().settings;
     for name in LIVE {
-        assert!(settings.iter().any(|setting| setting.name == *name), "{name}");
+        let known = settings.iter().any(|setting| setting.name == *name);
+        assert!(known || keys_of_arrays().iter().any(|key| key == name), "{name}");
+    }
+}
+
+#[test]
+fn users_and_databases_have_limits_of_their_own() {
+    let config = parse(
+        "[[users]]\nname = 'a'\nmax_user_client_connections = 0\npool_size = 2\n[[users]]\nname = 'b'\npassword = 'x'\npool_mode = 'session'
+         [[databases]]\nname = 'd'\npool_size = 3\npool_mode = 'transaction'\nmax_db_client_connections = 7",
+    )
+    .unwrap();
+    assert_eq!(config.users.iter().map(|user| &*user.name).collect::<Vec<_>>(), ["b"]);
+    assert_eq!((config.user_quotas["a"].clients, config.databases["d"].clients), (Some(0), Some(7)));
+    assert_eq!(config.pool_of("a", "d"), (PoolMode::Transaction, 2));
+    assert_eq!(config.pool_of("b", "d"), (PoolMode::Session, 3));
+    assert_eq!(config.pool_of("c", "e"), (PoolMode::Transaction, 20));
+    for (text, message) in [
+        (
+            "[[users]]\nname = 'a'\npool_size = 101",
+            "proxy.toml:3: users.pool_size: more than pool.member_size, 100",
+        ),
+        (
+            "[[databases]]\nname = 'a'\npool_size = 0",
+            "proxy.toml:3: databases.pool_size: must be from 1 to 10000",
+        ),
+        ("[[databases]]\nname = 'a'", "proxy.toml:2: databases.name: nothing is set for it"),
+        ("[[databases]]\npool_size = 1", "proxy.toml:1: databases.name: must not be empty"),
+        (
+            "[[databases]]\nname = 'a'\npool_size = 1\n[[databases]]\nname = 'a'\npool_size = 2",
+            "proxy.toml:5: databases.name: \"a\" stands there twice",
+        ),
+        (
+            "[auth]\nlookup_user = ''\n[[users]]\nname = 'a'\npool_size = 1",
+            "proxy.toml:2: auth.lookup_user: empty, and there are no [[users]] with a password or verifier: nobody could log in",
+        ),
+    ] {
+        assert_eq!(refused(text), message);
     }
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use pg_ha_proxy::backend::{self, ConnectError, Connected, Login, Server};
 use pg_ha_proxy::client::{
-    Accepted, HandshakeConfig, HandshakeError, Lookup, Outcome, Turns, Verifiers, VerifiersConfig, accept,
+    Accepted, ClientLimits, HandshakeConfig, HandshakeError, Lookup, Outcome, Turns, Verifiers,
+    VerifiersConfig, accept,
 };
 use pg_ha_proxy::config::{KeepAlive, Tls, TlsMode, User};
 use pg_ha_proxy::net::Stream;
@@ -41,7 +42,13 @@ pub(crate) fn client_tls(mode: TlsMode) -> ClientTls {
 }
 
 pub(crate) fn handshake_config(tls: Option<ServerTls>) -> HandshakeConfig {
-    HandshakeConfig { tls, require_tls: false, login_timeout: LONG, logins: Arc::new(Turns::new(8)) }
+    HandshakeConfig {
+        tls,
+        require_tls: false,
+        limits: ClientLimits::default(),
+        login_timeout: LONG,
+        logins: Arc::new(Turns::new(8)),
+    }
 }
 
 pub(crate) fn verifiers(users: &[User], lookup: Option<Lookup>) -> Verifiers {

@@ -1,6 +1,6 @@
 //! The cache against a primary that says what it is told to.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 
