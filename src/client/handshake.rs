@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
+use super::hba::Rules;
 use super::login::{RoleGuard, log_in};
 use super::opening::{Opened, open};
 use super::turns::Turns;
@@ -25,6 +26,8 @@ pub struct HandshakeConfig {
     pub tls: Option<ServerTls>,
     /// Whether nobody logs in without TLS.
     pub require_tls: bool,
+    /// By which method who may come in from where.
+    pub rules: Rules,
     /// Clients by user and by database.
     pub limits: ClientLimits,
     /// How long a connection may take until it is logged in. It is closed without a word then, as PostgreSQL does.

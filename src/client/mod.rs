@@ -5,6 +5,7 @@
 
 mod cancel;
 mod handshake;
+mod hba;
 mod listener;
 mod login;
 mod opening;
@@ -15,7 +16,8 @@ mod verifiers;
 pub use crate::wire::startup::Replication;
 pub use cancel::{CancelEntry, CancelKeys, Target};
 pub use handshake::{Accepted, ClientLimits, HandshakeConfig, HandshakeError, Outcome, accept, refuse};
+pub use hba::Rules;
 pub use listener::{Busyness, ClientGuard, Counters, Incoming, ListenLimits, Listener, ROOM, Worker};
 pub use login::RoleGuard;
 pub use turns::Turns;
-pub use verifiers::{Lookup, LookupFuture, Verifiers, VerifiersConfig};
+pub use verifiers::{Configured, Lookup, LookupFuture, Verifiers, VerifiersConfig};

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use dashmap::DashMap;
 
 use super::tally::{Counted, Tally};
@@ -38,7 +39,7 @@ pub struct VerifiersConfig {
 
 /// The users that may log in.
 pub struct Verifiers {
-    configured: HashMap<Arc<str>, Configured>,
+    configured: ArcSwap<Configured>,
     roles: DashMap<Arc<str>, Arc<Entry>, foldhash::fast::RandomState>,
     sessions: Arc<Tally>,
     by_database: Arc<Tally>,
@@ -59,7 +60,11 @@ pub(super) struct Subject {
     pub(super) password: Option<Arc<Password>>,
 }
 
-struct Configured {
+/// The users of the configuration, with what they prove themselves by.
+pub struct Configured(HashMap<Arc<str>, Known>);
+
+#[derive(Clone)]
+struct Known {
     verifier: Verifier,
     password: Option<Arc<Password>>,
 }
@@ -80,24 +85,21 @@ struct State {
 }
 
 impl Verifiers {
-    /// With the configured users, and a lookup for all others. Takes milliseconds for each user with a password.
-    ///
-    /// # Errors
-    /// The user whose verifier is none.
-    pub fn new(
-        users: &[User],
-        lookup: Option<Lookup>,
-        config: VerifiersConfig,
-    ) -> Result<Self, (String, VerifierError)> {
-        let configured = users
-            .iter()
-            .map(|user| match configured(&user.secret) {
-                Ok(configured) => Ok((Arc::from(user.name.as_str()), configured)),
-                Err(error) => Err((user.name.clone(), error)),
-            })
-            .collect::<Result<_, _>>()?;
-        let (sessions, by_database) = Default::default();
-        Ok(Self { configured, roles: DashMap::default(), sessions, by_database, lookup, config })
+    /// With the configured users, and a lookup for all others.
+    pub fn new(users: Configured, lookup: Option<Lookup>, config: VerifiersConfig) -> Self {
+        Self {
+            configured: ArcSwap::from_pointee(users),
+            roles: DashMap::default(),
+            sessions: Arc::default(),
+            by_database: Arc::default(),
+            lookup,
+            config,
+        }
+    }
+
+    /// Takes other configured users up, for logins from here on.
+    pub fn configure(&self, users: Configured) {
+        self.configured.store(Arc::new(users));
     }
 
     /// Forgets what was read from the primary of `user`: the next login reads it again.
@@ -122,8 +124,8 @@ impl Verifiers {
     /// # Errors
     /// [`LookupError`] when the primary can't be asked and nothing is known from before.
     pub(super) async fn subject(&self, user: &Arc<str>) -> Result<Subject, LookupError> {
-        if let Some(Configured { verifier, password }) = self.configured.get(user) {
-            let (verifier, password) = (verifier.clone(), password.clone());
+        let known = self.configured.load().0.get(user).cloned();
+        if let Some(Known { verifier, password }) = known {
             return Ok(Subject { verifier, unusable: None, role: None, password });
         }
         let role = if self.lookup.is_some() { self.role(user).await? } else { None };
@@ -137,6 +139,11 @@ impl Verifiers {
             Err(why) => (Verifier::mock(&self.config.cluster_secret, user), Some(why)),
         };
         Ok(Subject { verifier, unusable, role, password: None })
+    }
+
+    /// The configured password of a user, with which the proxy logs in at servers without any proof of the user's.
+    pub(super) fn password(&self, user: &str) -> Option<Arc<Password>> {
+        self.configured.load().0.get(user)?.password.clone()
     }
 
     /// Counts one more session of a role; none when that is over its limit.
@@ -253,14 +260,36 @@ impl State {
     }
 }
 
-fn configured(secret: &UserSecret) -> Result<Configured, VerifierError> {
-    Ok(match secret {
-        UserSecret::Password(password) => Configured {
-            verifier: Verifier::from_password(password, rand::random(), DEFAULT_ITERATIONS),
-            password: Some(Arc::new(Password::new(password))),
-        },
-        UserSecret::Verifier(verifier) => Configured { verifier: Verifier::parse(verifier)?, password: None },
-    })
+impl Configured {
+    /// Takes milliseconds for each user with a password.
+    ///
+    /// # Errors
+    /// The user whose verifier is none.
+    pub fn new(users: &[User]) -> Result<Self, (String, VerifierError)> {
+        let known = users.iter().map(|user| match Known::new(&user.secret) {
+            Ok(known) => Ok((Arc::from(user.name.as_str()), known)),
+            Err(error) => Err((user.name.clone(), error)),
+        });
+        known.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl fmt::Debug for Configured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Configured").field("users", &self.0.len()).finish()
+    }
+}
+
+impl Known {
+    fn new(secret: &UserSecret) -> Result<Self, VerifierError> {
+        Ok(match secret {
+            UserSecret::Password(password) => Self {
+                verifier: Verifier::from_password(password, rand::random(), DEFAULT_ITERATIONS),
+                password: Some(Arc::new(Password::new(password))),
+            },
+            UserSecret::Verifier(verifier) => Self { verifier: Verifier::parse(verifier)?, password: None },
+        })
+    }
 }
 
 /// The time as `VALID UNTIL` counts it: seconds since 1970.

@@ -7,6 +7,7 @@
 mod auth;
 mod error;
 mod file;
+mod hba;
 mod listen;
 mod pem;
 mod pool;
@@ -24,6 +25,7 @@ use std::path::Path;
 
 pub use auth::{Auth, User, UserSecret};
 pub use error::Error;
+pub use hba::{ClientCert, HbaMethod, HbaName, HbaRule, HbaType, IdentLine, MappedUser};
 pub use listen::{Admin, KeepAlive, Limits, Listen, Log, LogFormat};
 pub use pool::{Failover, Pool, PoolMode, Quota};
 pub use reload::{LIVE, needs_restart, reload};
@@ -51,6 +53,10 @@ pub struct Config {
     pub user_quotas: BTreeMap<String, Quota>,
     /// `[[databases]]`
     pub databases: BTreeMap<String, Quota>,
+    /// `[[hba]]`, in its order; empty: SCRAM for everybody.
+    pub hba: Vec<HbaRule>,
+    /// `[[ident_map]]`, in its order.
+    pub ident_map: Vec<IdentLine>,
     /// `[pool]`
     pub pool: Pool,
     /// `[routing]`
@@ -80,11 +86,13 @@ pub struct Setting {
     pub default: String,
 }
 
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 15] = [
     "listen",
     "tls",
     "topology",
     "auth",
+    "hba",
+    "ident_map",
     "users",
     "databases",
     "pool",
@@ -125,6 +133,8 @@ impl Config {
             users,
             user_quotas,
             databases: read_databases(&file)?,
+            hba: Vec::new(),
+            ident_map: Vec::new(),
             pool: read(&file, &mut sections, "pool", Pool::read)?,
             routing: read(&file, &mut sections, "routing", Routing::read)?,
             vector: read(&file, &mut sections, "vector", Vector::read)?,
@@ -144,7 +154,8 @@ impl Config {
             return Err(sections[AUTH].error("lookup_user", message));
         }
         config.refuse_big_pools(&file)?;
-        Ok(Self { settings, ..config })
+        let (hba, ident_map) = hba::read(&file, &config.tls)?;
+        Ok(Self { hba, ident_map, settings, ..config })
     }
 
     /// How backends of a user in a database are pooled, and how many of them one member may have. What is set for the user comes

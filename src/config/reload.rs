@@ -16,6 +16,20 @@ pub const LIVE: &[&str] = &[
     "tls.client_ca",
     "tls.server_mode",
     "tls.server_ca",
+    "hba.type",
+    "hba.database",
+    "hba.user",
+    "hba.address",
+    "hba.method",
+    "hba.clientcert",
+    "hba.map",
+    "ident_map.map",
+    "ident_map.system_user",
+    "ident_map.database_user",
+    "users.name",
+    "users.password",
+    "users.password_file",
+    "users.verifier",
     "users.max_user_client_connections",
     "databases.name",
     "databases.max_db_client_connections",
@@ -50,9 +64,6 @@ pub fn needs_restart(running: &Config, loaded: &Config) -> Vec<String> {
         if modes(running) != modes(loaded) {
             waiting.push(format!("{name}.pool_mode"));
         }
-    }
-    if running.users != loaded.users {
-        waiting.push("users".to_owned());
     }
     waiting
 }

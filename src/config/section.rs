@@ -279,6 +279,11 @@ impl<'f> Section<'f> {
         self.file.error(line, &self.full(key), message)
     }
 
+    /// The line that it begins in.
+    pub(super) fn line(&self) -> usize {
+        self.line.unwrap_or_default()
+    }
+
     /// What was read; every key's value and default.
     pub(super) fn read(&self) -> &[Setting] {
         &self.read

@@ -41,7 +41,9 @@ fn keys_of(text: &str) -> BTreeSet<String> {
 
 /// The keys of arrays of tables, which no setting stands for.
 fn keys_of_arrays() -> Vec<String> {
-    let arrays: [(&str, &[&str]); 2] = [
+    let arrays: [(&str, &[&str]); 4] = [
+        ("hba", &["type", "database", "user", "address", "method", "clientcert", "map"]),
+        ("ident_map", &["map", "system_user", "database_user"]),
         (
             "users",
             &[
@@ -396,9 +398,12 @@ fn a_reload_names_what_must_wait() {
     );
     let loaded = reload(&path).unwrap();
     assert_eq!(loaded.pool.wait, Duration::from_secs(1));
-    let waiting = ["listen.workers", "pool.wait", "users.pool_mode", "databases.pool_size", "users"];
+    let waiting = ["listen.workers", "pool.wait", "users.pool_mode", "databases.pool_size"];
     assert_eq!(needs_restart(&running, &loaded), waiting);
-    files.write("proxy.toml", "[[users]]\nname = \"a\"\nmax_user_client_connections = 1");
+    files.write(
+        "proxy.toml",
+        "[[hba]]\nmethod = \"reject\"\n[[users]]\nname = \"a\"\nmax_user_client_connections = 1",
+    );
     assert_eq!(needs_restart(&running, &reload(&path).unwrap()), [""; 0]);
     files.write("proxy.toml", "[pool]\nwait = 1");
     assert_eq!(reload(&path).unwrap_err().line(), Some(2));
@@ -411,6 +416,112 @@ fn keys_that_a_reload_takes_up_exist() {
         let known = settings.iter().any(|setting| setting.name == *name);
         assert!(known || keys_of_arrays().iter().any(|key| key == name), "{name}");
     }
+}
+
+/// What is wrong with a rule of these fields.
+fn refused_rule(fields: &str) -> String {
+    let message = refused(&format!("[[hba]]\n{fields}"));
+    message.strip_prefix("proxy.toml:").unwrap().to_owned()
+}
+
+#[test]
+fn wrong_rules_get_line_and_key() {
+    for (fields, message) in [
+        ("type = 'host'", "1: hba.method: must be given"),
+        (
+            "method = 'md5'",
+            "2: hba.method: \"md5\" is none of \"scram-sha-256\", \"cert\", \"trust\", \"reject\"",
+        ),
+        ("metod = 'trust'\nmethod = 'reject'", "2: hba.metod: unknown key; did you mean hba.method?"),
+        (
+            "type = 'local'\nmethod = 'reject'",
+            "2: hba.type: \"local\" is none of \"host\", \"hostssl\", \"hostnossl\"",
+        ),
+        ("user = []\nmethod = 'reject'", "2: hba.user: an empty list"),
+        ("user = '\"\"'\nmethod = 'reject'", "2: hba.user: an empty name"),
+        ("user = '/'\nmethod = 'reject'", "2: hba.user: an empty pattern behind \"/\""),
+        (
+            "user = '/(a'\nmethod = 'reject'",
+            "2: hba.user: \"(a\" is no regular expression that is known here: unclosed group",
+        ),
+        (
+            "database = '+admins'\nmethod = 'reject'",
+            "2: hba.database: \"+admins\": the members of a role are not asked for; name the users, or write a /pattern",
+        ),
+        (
+            "database = 'samerole'\nmethod = 'reject'",
+            "2: hba.database: \"samerole\": the members of a role are not asked for; name the databases, or write a /pattern",
+        ),
+        (
+            "user = '@file'\nmethod = 'reject'",
+            "2: hba.user: \"@file\": names are not read from files; write them here",
+        ),
+        (
+            "user = 'a,b'\nmethod = 'reject'",
+            "2: hba.user: \"a,b\": a comma is no part of a name; write a list, [\"a\", \"b\"]",
+        ),
+        (
+            "address = 'samehost'\nmethod = 'reject'",
+            "2: hba.address: \"samehost\" is no address such as \"10.0.0.0/8\", \"::1\" or \"all\"; names of hosts are not looked up",
+        ),
+        ("method = 'trust'", "2: hba.method: \"trust\" goes with addresses in 127.0.0.0/8 and ::1 alone"),
+        ("method = 'cert'", "2: hba.method: \"cert\" goes with the type \"hostssl\" alone"),
+        (
+            "type = 'hostssl'\nmethod = 'cert'",
+            "3: hba.method: needs tls.client_ca, and tls.client_mode not to be \"disable\"",
+        ),
+        ("method = 'scram-sha-256'\nmap = 'x'", "3: hba.map: goes with the method \"cert\" alone"),
+        (
+            "method = 'scram-sha-256'\nclientcert = 'verify-ca'",
+            "3: hba.clientcert: goes with the type \"hostssl\" alone",
+        ),
+        (
+            "type = 'hostssl'\nmethod = 'scram-sha-256'\nclientcert = 'verify-ca'",
+            "4: hba.clientcert: needs tls.client_ca, and tls.client_mode not to be \"disable\"",
+        ),
+    ] {
+        assert_eq!(refused_rule(fields), message, "{fields}");
+    }
+}
+
+#[test]
+fn trust_is_for_this_machine_alone() {
+    for address in ["127.0.0.1", "127.0.0.0/8", "127.1.0.0/16", "::1", "::1/128"] {
+        parse(&format!("[[hba]]\naddress = '{address}'\nmethod = 'trust'")).unwrap();
+    }
+    for address in ["all", "127.0.0.0/7", "0.0.0.0/0", "10.0.0.1", "::/0", "::1/127", "::ffff:127.0.0.1"] {
+        let message = refused_rule(&format!("address = ['127.0.0.1', '{address}']\nmethod = 'trust'"));
+        assert!(message.starts_with("3: hba.method: \"trust\" goes with"), "{address}: {message}");
+    }
+}
+
+#[test]
+fn certificates_need_a_ca_and_maps_are_there() {
+    let files = Files::new();
+    let tls = "[tls]\ncertificate = 'a.crt'\nkey = 'a.key'\nclient_ca = 'b.crt'\n";
+    let rule = "[[hba]]\ntype = 'hostssl'\nmethod = 'cert'\n";
+    let config = files.parse(&format!("{tls}{rule}")).unwrap();
+    assert_eq!(config.hba[0].client_cert, ClientCert::VerifyFull);
+    let message = files.refused(&format!("{tls}client_mode = 'disable'\n{rule}"));
+    assert!(message.starts_with("proxy.toml:8: hba.method: needs tls.client_ca"), "{message}");
+    let message = files.refused(&format!("{tls}{rule}clientcert = 'verify-ca'"));
+    assert_eq!(
+        message,
+        "proxy.toml:8: hba.clientcert: with the method \"cert\" it is always \"verify-full\""
+    );
+    let message = files.refused(&format!("{tls}{rule}map = 'm'"));
+    assert_eq!(message, "proxy.toml:8: hba.map: there is no [[ident_map]] of the name \"m\"");
+    let line = "[[ident_map]]\nmap = 'm'\nsystem_user = '/^(.*)$'\ndatabase_user = '\\1'\n";
+    assert_eq!(files.parse(&format!("{tls}{rule}map = 'm'\n{line}")).unwrap().ident_map.len(), 1);
+    let message = refused("[[ident_map]]\nmap = 'm'\nsystem_user = '/^.*$'\ndatabase_user = '\\1'\n");
+    assert_eq!(
+        message,
+        "proxy.toml:4: ident_map.database_user: has \\1, and ident_map.system_user no group in parentheses"
+    );
+    assert!(
+        refused("[[ident_map]]\nmap = 'm'\nsystem_user = 'a'\ndatabase_user = '+a'\n")
+            .contains("members of a role")
+    );
 }
 
 #[test]

@@ -172,6 +172,13 @@ pub fn end_point_hash(certificate: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
+/// The common name in a certificate's subject, its first; none where there is none, or one that could be taken for another.
+pub fn common_name(certificate: &[u8]) -> Option<String> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let name = parsed.subject().iter_common_name().next()?.as_str().ok()?;
+    (!name.is_empty() && !name.contains('\0')).then(|| name.to_owned())
+}
+
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }

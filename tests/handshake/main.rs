@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
+mod hba;
 mod hostile;
 mod postgres;
 mod proxy;
@@ -219,7 +220,7 @@ async fn a_connection_says_why_it_did_not_come_about() {
     assert!(matches!(attempt(none, "postgres").await, Err(ConnectError::Auth(_))));
     let nobody = connect(postgres::free_port(), &tls, &superuser(), "postgres").await.unwrap_err();
     assert!(matches!(nobody, ConnectError::Unreachable(_)) && nobody.is_transient(), "{nobody:?}");
-    // This build of PostgreSQL has no TLS.
+    // This PostgreSQL has no certificate.
     let demanding = connect(postgres.port, &client_tls(TlsMode::Require), &superuser(), "postgres").await;
     assert!(matches!(demanding, Err(ConnectError::Tls(_))), "{demanding:?}");
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use pg_ha_proxy::backend::{self, ConnectError, Connected, Login, Server};
 use pg_ha_proxy::client::{
-    Accepted, ClientLimits, HandshakeConfig, HandshakeError, Lookup, Outcome, Turns, Verifiers,
-    VerifiersConfig, accept,
+    Accepted, ClientLimits, Configured, HandshakeConfig, HandshakeError, Lookup, Outcome, Rules, Turns,
+    Verifiers, VerifiersConfig, accept,
 };
 use pg_ha_proxy::config::{KeepAlive, Tls, TlsMode, User};
 use pg_ha_proxy::net::Stream;
@@ -45,6 +45,7 @@ pub(crate) fn handshake_config(tls: Option<ServerTls>) -> HandshakeConfig {
     HandshakeConfig {
         tls,
         require_tls: false,
+        rules: Rules::new(&[], &[]),
         limits: ClientLimits::default(),
         login_timeout: LONG,
         logins: Arc::new(Turns::new(8)),
@@ -59,7 +60,7 @@ pub(crate) fn verifiers(users: &[User], lookup: Option<Lookup>) -> Verifiers {
         capacity: 100,
         cluster_secret: Arc::from(&b"secret"[..]),
     };
-    Verifiers::new(users, lookup, config).unwrap()
+    Verifiers::new(Configured::new(users).unwrap(), lookup, config)
 }
 
 /// Logs in at a server on this machine.

@@ -1,15 +1,20 @@
-//! How many may log in, at once and in all; and what a reload changes of it.
+//! Who may log in, from where, how, and how many at once; and what a reload changes of it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join_all, try_join_all};
+use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_postgres::{Client, Config, NoTls};
 
 use crate::support::raw::startup;
-use crate::support::{Proxy, World, application, block_on, connect_as, leader, on_leader, one, told};
+use crate::support::{
+    Proxy, World, application, block_on, connect, connect_as, leader, on_leader, one, told,
+};
 
 async fn comes_in(config: &Config) -> Result<Client, String> {
     match config.connect(NoTls).await {
@@ -48,6 +53,170 @@ fn as_user(world: &World, port: u16, user: &str, database: &str) -> Config {
 fn make_role(world: &World, name: &str, options: &str) {
     let password = world.status.app_password.reveal();
     on_leader(&world.status, &format!("CREATE ROLE {name} LOGIN PASSWORD '{password}' {options}"));
+}
+
+/// The configuration that the proxy was started with, and more.
+fn rewrite(proxy: &Proxy, before: &str, more: &str) {
+    std::fs::write(&proxy.configuration, format!("{before}\n{more}")).unwrap();
+}
+
+#[test]
+fn rules_decide_in_order_and_a_reload_takes_them_up() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "log.level = 'info'");
+    let file = std::fs::read_to_string(&proxy.configuration).unwrap();
+    let app = application(&world.status, proxy.port);
+    let rules =
+        "[[hba]]\ndatabase = 'pgha'\nmethod = 'reject'\n[[hba]]\nuser = 'app'\nmethod = 'scram-sha-256'\n";
+    block_on(async {
+        let staying = connect(&world.status, &proxy).await;
+        rewrite(&proxy, &file, rules);
+        proxy.signal(Signal::SIGHUP);
+        let to_console = as_user(world, proxy.port, "app", "pgha");
+        until_told(
+            &to_console,
+            "FATAL 28000: pg_hba.conf rejects connection for host \"127.0.0.1\", user \"app\", database \"pgha\", no encryption",
+        )
+        .await;
+        let of_nobody = refusal(&as_user(world, proxy.port, "nobody", "app")).await;
+        assert_eq!(
+            of_nobody,
+            "FATAL 28000: no pg_hba.conf entry for host \"127.0.0.1\", user \"nobody\", database \"app\", no encryption"
+        );
+        assert_eq!(one(&connect_as(&app).await, "SELECT current_user").await, "app");
+
+        // A bad rule changes nothing.
+        for bad in ["method = 'trust'", "method = 'reject'\nuser = '/('", "method = 'password'"] {
+            rewrite(&proxy, &file, &format!("[[hba]]\n{bad}"));
+            let answer = proxy.post("/reload");
+            assert!(answer.starts_with("HTTP/1.1 422") && answer.contains("hba."), "{answer}");
+            assert!(refusal(&to_console).await.contains("pg_hba.conf rejects"));
+            assert_eq!(one(&connect_as(&app).await, "SELECT 1").await, "1");
+        }
+        rewrite(&proxy, &file, "[[hba]]\nmethod = 'reject'");
+        assert!(proxy.post("/reload").starts_with("HTTP/1.1 200"));
+        assert!(refusal(&app).await.contains("pg_hba.conf rejects"));
+        // Who is in stays in.
+        assert_eq!(one(&staying, "SELECT 2").await, "2");
+        rewrite(&proxy, &file, "");
+        assert!(proxy.post("/reload").starts_with("HTTP/1.1 200"));
+        assert_eq!(one(&connect_as(&app).await, "SELECT 3").await, "3");
+    });
+    proxy.assert_healthy();
+}
+
+#[test]
+fn users_come_and_go_with_a_reload() {
+    let world = World::shared();
+    make_role(world, "trusted_here", "");
+    block_on(world.replicas_catch_up());
+    let proxy = Proxy::start(&world.status, "");
+    let file = std::fs::read_to_string(&proxy.configuration).unwrap();
+    let mut config = as_user(world, proxy.port, "trusted_here", "app");
+    config.password("none is asked for");
+    let rules = "[[hba]]\nuser = 'trusted_here'\naddress = ['127.0.0.0/8', '::1']\nmethod = 'trust'\n";
+    let password = world.status.app_password.reveal();
+    block_on(async {
+        rewrite(&proxy, &file, rules);
+        assert!(proxy.post("/reload").starts_with("HTTP/1.1 200"));
+        assert_eq!(
+            refusal(&config).await,
+            "FATAL 28000: the proxy has no password to log in at the members with as user \"trusted_here\""
+        );
+        rewrite(
+            &proxy,
+            &file,
+            &format!("{rules}[[users]]\nname = 'trusted_here'\npassword = '{password}'\n"),
+        );
+        let answer = proxy.post("/reload");
+        assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains("next start"), "{answer}");
+        let client = connect_as(&config).await;
+        assert_eq!(one(&client, "SELECT current_user").await, "trusted_here");
+        assert_eq!(one(&client, "/* pgha: primary */ SELECT current_user").await, "trusted_here");
+        rewrite(&proxy, &file, rules);
+        assert!(proxy.post("/reload").starts_with("HTTP/1.1 200"));
+        assert!(refusal(&config).await.contains("has no password to log in"));
+        // Others have no rule at all.
+        assert!(refusal(&application(&world.status, proxy.port)).await.contains("no pg_hba.conf entry"));
+    });
+    proxy.assert_healthy();
+}
+
+/// Takes the port, the authority's file, and two certificates without their ends: one for `monitor`, and one for somebody else.
+const PSYCOPG: &str = r#"
+import sys, psycopg
+port, ca, own, other = sys.argv[1:5]
+common = f"host=127.0.0.1 port={port} dbname=app user=monitor sslrootcert={ca} "
+pair = lambda path: f"sslmode=verify-full sslcert={path}.crt sslkey={path}.key"
+def refused(settings):
+    try:
+        psycopg.connect(common + settings).close()
+    except psycopg.OperationalError as error:
+        return str(error)
+    return "let in"
+for autocommit in (True, False):
+    with psycopg.connect(common + pair(own), autocommit=autocommit) as connection:
+        for n in range(5):
+            row = connection.execute("SELECT current_user, %s::int", (n,)).fetchone()
+            assert row == ("monitor", n), row
+        assert connection.execute("/* pgha: primary */ SELECT pg_is_in_recovery()").fetchone() == (False,)
+told = refused("sslmode=verify-full")
+assert "connection requires a valid client certificate" in told, told
+told = refused(pair(other))
+assert "certificate authentication failed for user \"monitor\"" in told, told
+# Without TLS the next rule decides, by password.
+told = refused("sslmode=disable password=wrong")
+assert "password authentication failed for user \"monitor\"" in told, told
+print("done")
+"#;
+
+#[test]
+fn psycopg_logs_in_by_certificate() {
+    let world = World::shared();
+    make_role(world, "monitor", "");
+    block_on(world.replicas_catch_up());
+    let password = world.cluster.certificates().ca().with_file_name("monitor-password");
+    std::fs::write(&password, world.status.app_password.reveal()).unwrap();
+    let (certificate, key) = world.cluster.certificates().server();
+    let ca = world.status.ca.display();
+    let proxy = Proxy::start(
+        &world.status,
+        &format!(
+            r"
+            [tls]
+            client_mode = 'prefer'
+            certificate = '{}'
+            key = '{}'
+            client_ca = '{ca}'
+            [[hba]]
+            type = 'hostssl'
+            user = 'monitor'
+            method = 'cert'
+            map = 'roles'
+            [[hba]]
+            method = 'scram-sha-256'
+            [[ident_map]]
+            map = 'roles'
+            system_user = '/^pgha_(.*)$'
+            database_user = '\1'
+            [[users]]
+            name = 'monitor'
+            password_file = '{}'
+            ",
+            certificate.display(),
+            key.display(),
+            password.display(),
+        ),
+    );
+    let stem = |pair: (PathBuf, PathBuf)| pair.0.with_extension("").display().to_string();
+    let mut command =
+        Command::new(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(".local/runtime/bin/python"));
+    command.args(["-c", PSYCOPG, &proxy.port.to_string(), &ca.to_string()]);
+    command.arg(stem(world.cluster.certificates().role("pgha_monitor")));
+    command.arg(stem(world.cluster.certificates().role("pgha_lookup")));
+    let output = command.output().expect("Python runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    proxy.assert_healthy();
 }
 
 #[test]
