@@ -9,6 +9,7 @@ mod roles;
 mod threads;
 mod views;
 
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,17 +18,17 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::runtime::Runtime;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use self::catalogs::Sources;
 use self::roles::RoleTls;
 use self::threads::Crew;
 use crate::admin;
 use crate::client::{
-    Busyness, CancelKeys, Counters, HandshakeConfig, Incoming, ListenLimits, Listener, Verifiers,
-    VerifiersConfig, Worker as Seat,
+    Busyness, CancelKeys, ClientLimits, Configured, Counters, HandshakeConfig, Incoming, ListenLimits,
+    Listener, Rules, Turns, Verifiers, VerifiersConfig, Worker as Seat,
 };
-use crate::config::{Config, TlsMode};
+use crate::config::{Config, Quota, TlsMode};
 use crate::control::{self, Control};
 use crate::metrics::Metrics;
 use crate::net::tls::{ClientTls, ServerTls};
@@ -127,7 +128,7 @@ impl Proxy {
             cancels,
         ))
         .abort_handle();
-        let reload = reloader(path.to_owned(), role_tls, handshake, Arc::clone(&shared), set_level);
+        let reload = reloader(path.to_owned(), role_tls, door, Arc::clone(&shared), set_level);
         let admin = views::serve(&config, metrics, &control, &shared, &crew, Arc::clone(&reload))?;
         drop(entered);
         tracing::info!(listen = %join(&addresses), workers = config.listen.workers, "pg-ha-proxy takes connections");
@@ -252,9 +253,18 @@ fn handshake(config: &Config) -> anyhow::Result<HandshakeConfig> {
     Ok(HandshakeConfig {
         tls: ServerTls::new(&config.tls)?,
         require_tls: !matches!(config.tls.client_mode, TlsMode::Disable | TlsMode::Prefer),
+        rules: Rules::new(&config.hba, &config.ident_map),
+        limits: ClientLimits {
+            users: client_limits(&config.user_quotas),
+            databases: client_limits(&config.databases),
+        },
         login_timeout: config.limits.login_timeout,
-        logins: Arc::new(Semaphore::new(config.limits.logins)),
+        logins: Arc::new(Turns::new(config.limits.logins)),
     })
+}
+
+fn client_limits(quotas: &BTreeMap<String, Quota>) -> HashMap<String, u32> {
+    quotas.iter().filter_map(|(name, quota)| Some((name.clone(), quota.clients?))).collect()
 }
 
 fn listen_limits(config: &Config) -> ListenLimits {
@@ -280,15 +290,18 @@ fn verifiers(config: &Config, control: &Control, tls: &RoleTls) -> anyhow::Resul
         capacity: ROLES,
         cluster_secret: secret.into(),
     };
-    Verifiers::new(&config.users, lookup, settings)
-        .map_err(|(user, error)| anyhow::anyhow!("[[users]] {user}: {error}"))
+    Ok(Verifiers::new(configured(config)?, lookup, settings))
+}
+
+fn configured(config: &Config) -> anyhow::Result<Configured> {
+    Configured::new(&config.users).map_err(|(user, error)| anyhow::anyhow!("[[users]] {user}: {error}"))
 }
 
 /// What a reload does: everything that can change without a restart, or nothing.
 fn reloader(
     path: PathBuf,
     role_tls: RoleTls,
-    handshake_config: Arc<ArcSwap<HandshakeConfig>>,
+    door: threads::Door,
     shared: Arc<Shared>,
     set_level: SetLevel,
 ) -> admin::Reload {
@@ -298,8 +311,10 @@ fn reloader(
             let config = crate::config::reload(&path)?;
             let handshake = handshake(&config)?;
             let backend_tls = ClientTls::new(&config.tls, None)?;
+            let users = configured(&config)?;
             role_tls.renew(&config)?;
-            handshake_config.store(Arc::new(handshake));
+            door.verifiers.configure(users);
+            door.handshake.store(Arc::new(handshake));
             shared.backend_tls.store(Arc::new(backend_tls));
             shared.catalogs.rebase(functions(&config));
             set_level(&config.log.level);

@@ -1,15 +1,17 @@
 //! From an accepted socket to a session that may ask, a cancel request, or a closed connection.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 
+use super::hba::Rules;
 use super::login::{RoleGuard, log_in};
 use super::opening::{Opened, open};
+use super::turns::Turns;
 use super::verifiers::Verifiers;
 use crate::net::Stream;
 use crate::net::tls::ServerTls;
@@ -24,10 +26,23 @@ pub struct HandshakeConfig {
     pub tls: Option<ServerTls>,
     /// Whether nobody logs in without TLS.
     pub require_tls: bool,
+    /// By which method who may come in from where.
+    pub rules: Rules,
+    /// Clients by user and by database.
+    pub limits: ClientLimits,
     /// How long a connection may take until it is logged in. It is closed without a word then, as PostgreSQL does.
     pub login_timeout: Duration,
     /// Logins that may be under way at once; the others wait their turn within their own time.
-    pub logins: Arc<Semaphore>,
+    pub logins: Arc<Turns>,
+}
+
+/// How many clients of one user, and in one database, may be logged in; who isn't named has no limit here.
+#[derive(Debug, Clone, Default)]
+pub struct ClientLimits {
+    /// By user.
+    pub users: HashMap<String, u32>,
+    /// By database.
+    pub databases: HashMap<String, u32>,
 }
 
 /// What became of a connection.
@@ -124,8 +139,8 @@ pub async fn accept(
             }
             Opened::Startup(stream, startup) => {
                 // Who has not even sent a startup packet holds no place.
-                let _turn = config.logins.acquire().await.map_err(|_closed| HandshakeError::Closed)?;
-                let accepted = log_in(stream, peer, startup, config, verifiers).await?;
+                let login = log_in(stream, peer, startup, config, verifiers);
+                let accepted = config.logins.take(peer.ip(), login).await?;
                 Ok(Outcome::Accepted(Box::new(accepted)))
             }
         }

@@ -187,7 +187,7 @@ impl Acceptor {
     async fn accept(&self, socket: TcpListener) {
         loop {
             match socket.accept().await {
-                Ok((tcp, peer)) => self.take(tcp, peer),
+                Ok((tcp, peer)) => self.take(tcp, plain(peer)),
                 Err(error) => {
                     tracing::warn!(%error, "can't accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -246,6 +246,14 @@ impl Acceptor {
     }
 }
 
+/// An IPv4 client of a socket that listens on IPv6 comes under an address of IPv6: limits and rules are to know it by its own.
+fn plain(peer: SocketAddr) -> SocketAddr {
+    match peer.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, peer.port()),
+        IpAddr::V6(_) => peer,
+    }
+}
+
 fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
@@ -261,6 +269,13 @@ mod tests {
         let second = Duration::from_secs(1);
         let keep_alive = KeepAlive { idle: second, interval: second, count: 1, user_timeout: second };
         ListenLimits { clients, clients_per_address, keep_alive }
+    }
+
+    #[test]
+    fn a_mapped_address_is_taken_for_what_it_is() {
+        let plainly = |text: &str| plain(text.parse().unwrap()).to_string();
+        assert_eq!(plainly("[::ffff:10.0.0.1]:5"), "10.0.0.1:5");
+        assert_eq!(plainly("[fe80::1%3]:5"), "[fe80::1%3]:5");
     }
 
     #[test]

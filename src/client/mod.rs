@@ -5,14 +5,19 @@
 
 mod cancel;
 mod handshake;
+mod hba;
 mod listener;
 mod login;
 mod opening;
+mod tally;
+mod turns;
 mod verifiers;
 
 pub use crate::wire::startup::Replication;
 pub use cancel::{CancelEntry, CancelKeys, Target};
-pub use handshake::{Accepted, HandshakeConfig, HandshakeError, Outcome, accept, refuse};
+pub use handshake::{Accepted, ClientLimits, HandshakeConfig, HandshakeError, Outcome, accept, refuse};
+pub use hba::Rules;
 pub use listener::{Busyness, ClientGuard, Counters, Incoming, ListenLimits, Listener, ROOM, Worker};
 pub use login::RoleGuard;
-pub use verifiers::{Lookup, LookupFuture, Verifiers, VerifiersConfig};
+pub use turns::Turns;
+pub use verifiers::{Configured, Lookup, LookupFuture, Verifiers, VerifiersConfig};

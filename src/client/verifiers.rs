@@ -7,12 +7,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use dashmap::DashMap;
 
+use super::tally::{Counted, Tally};
 use crate::config::{User, UserSecret};
 use crate::scram::{DEFAULT_ITERATIONS, LookupError, Password, Role, Unusable, Verifier, VerifierError};
 
@@ -38,9 +39,10 @@ pub struct VerifiersConfig {
 
 /// The users that may log in.
 pub struct Verifiers {
-    configured: HashMap<Arc<str>, Configured>,
+    configured: ArcSwap<Configured>,
     roles: DashMap<Arc<str>, Arc<Entry>, foldhash::fast::RandomState>,
-    sessions: DashMap<Arc<str>, Arc<AtomicU32>, foldhash::fast::RandomState>,
+    sessions: Arc<Tally>,
+    by_database: Arc<Tally>,
     lookup: Option<Lookup>,
     config: VerifiersConfig,
 }
@@ -58,7 +60,11 @@ pub(super) struct Subject {
     pub(super) password: Option<Arc<Password>>,
 }
 
-struct Configured {
+/// The users of the configuration, with what they prove themselves by.
+pub struct Configured(HashMap<Arc<str>, Known>);
+
+#[derive(Clone)]
+struct Known {
     verifier: Verifier,
     password: Option<Arc<Password>>,
 }
@@ -79,23 +85,21 @@ struct State {
 }
 
 impl Verifiers {
-    /// With the configured users, and a lookup for all others. Takes milliseconds for each user with a password.
-    ///
-    /// # Errors
-    /// The user whose verifier is none.
-    pub fn new(
-        users: &[User],
-        lookup: Option<Lookup>,
-        config: VerifiersConfig,
-    ) -> Result<Self, (String, VerifierError)> {
-        let configured = users
-            .iter()
-            .map(|user| match configured(&user.secret) {
-                Ok(configured) => Ok((Arc::from(user.name.as_str()), configured)),
-                Err(error) => Err((user.name.clone(), error)),
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Self { configured, roles: DashMap::default(), sessions: DashMap::default(), lookup, config })
+    /// With the configured users, and a lookup for all others.
+    pub fn new(users: Configured, lookup: Option<Lookup>, config: VerifiersConfig) -> Self {
+        Self {
+            configured: ArcSwap::from_pointee(users),
+            roles: DashMap::default(),
+            sessions: Arc::default(),
+            by_database: Arc::default(),
+            lookup,
+            config,
+        }
+    }
+
+    /// Takes other configured users up, for logins from here on.
+    pub fn configure(&self, users: Configured) {
+        self.configured.store(Arc::new(users));
     }
 
     /// Forgets what was read from the primary of `user`: the next login reads it again.
@@ -120,8 +124,8 @@ impl Verifiers {
     /// # Errors
     /// [`LookupError`] when the primary can't be asked and nothing is known from before.
     pub(super) async fn subject(&self, user: &Arc<str>) -> Result<Subject, LookupError> {
-        if let Some(Configured { verifier, password }) = self.configured.get(user) {
-            let (verifier, password) = (verifier.clone(), password.clone());
+        let known = self.configured.load().0.get(user).cloned();
+        if let Some(Known { verifier, password }) = known {
             return Ok(Subject { verifier, unusable: None, role: None, password });
         }
         let role = if self.lookup.is_some() { self.role(user).await? } else { None };
@@ -137,12 +141,19 @@ impl Verifiers {
         Ok(Subject { verifier, unusable, role, password: None })
     }
 
+    /// The configured password of a user, with which the proxy logs in at servers without any proof of the user's.
+    pub(super) fn password(&self, user: &str) -> Option<Arc<Password>> {
+        self.configured.load().0.get(user)?.password.clone()
+    }
+
     /// Counts one more session of a role; none when that is over its limit.
-    pub(super) fn count_session(&self, user: &Arc<str>, limit: Option<u32>) -> Option<SessionCount> {
-        let count = Arc::clone(&self.sessions.entry(Arc::clone(user)).or_default());
-        let before = count.fetch_add(1, Ordering::AcqRel);
-        let counted = SessionCount(count);
-        limit.is_none_or(|limit| before < limit).then_some(counted)
+    pub(super) fn count_session(&self, user: &Arc<str>, limit: Option<u32>) -> Option<Counted> {
+        self.sessions.count(user, limit)
+    }
+
+    /// Counts one more session in a database; none when that is over its limit.
+    pub(super) fn count_in_database(&self, database: &Arc<str>, limit: Option<u32>) -> Option<Counted> {
+        self.by_database.count(database, limit)
     }
 
     async fn role(&self, user: &Arc<str>) -> Result<Option<Arc<Role>>, LookupError> {
@@ -214,7 +225,6 @@ impl Verifiers {
             let any = self.roles.iter().next().map(|entry| Arc::clone(entry.key()));
             any.and_then(|user| self.roles.remove(&user));
         }
-        self.sessions.retain(|_, count| Arc::strong_count(count) > 1);
     }
 }
 
@@ -250,24 +260,36 @@ impl State {
     }
 }
 
-/// One session of a role; counts down when dropped.
-#[derive(Debug)]
-pub(super) struct SessionCount(Arc<AtomicU32>);
-
-impl Drop for SessionCount {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+impl Configured {
+    /// Takes milliseconds for each user with a password.
+    ///
+    /// # Errors
+    /// The user whose verifier is none.
+    pub fn new(users: &[User]) -> Result<Self, (String, VerifierError)> {
+        let known = users.iter().map(|user| match Known::new(&user.secret) {
+            Ok(known) => Ok((Arc::from(user.name.as_str()), known)),
+            Err(error) => Err((user.name.clone(), error)),
+        });
+        known.collect::<Result<_, _>>().map(Self)
     }
 }
 
-fn configured(secret: &UserSecret) -> Result<Configured, VerifierError> {
-    Ok(match secret {
-        UserSecret::Password(password) => Configured {
-            verifier: Verifier::from_password(password, rand::random(), DEFAULT_ITERATIONS),
-            password: Some(Arc::new(Password::new(password))),
-        },
-        UserSecret::Verifier(verifier) => Configured { verifier: Verifier::parse(verifier)?, password: None },
-    })
+impl fmt::Debug for Configured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Configured").field("users", &self.0.len()).finish()
+    }
+}
+
+impl Known {
+    fn new(secret: &UserSecret) -> Result<Self, VerifierError> {
+        Ok(match secret {
+            UserSecret::Password(password) => Self {
+                verifier: Verifier::from_password(password, rand::random(), DEFAULT_ITERATIONS),
+                password: Some(Arc::new(Password::new(password))),
+            },
+            UserSecret::Verifier(verifier) => Self { verifier: Verifier::parse(verifier)?, password: None },
+        })
+    }
 }
 
 /// The time as `VALID UNTIL` counts it: seconds since 1970.

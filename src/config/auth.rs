@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::section::Section;
-use super::{Error, pem};
+use super::{Error, Quota, pem};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -39,7 +39,7 @@ pub struct Auth {
     pub cluster_secret_file: Option<PathBuf>,
 }
 
-/// One of `[[users]]`: a user that needs no lookup.
+/// One of `[[users]]` that needs no lookup.
 #[derive(Clone, PartialEq, Eq)]
 pub struct User {
     /// `name`
@@ -83,7 +83,8 @@ impl Auth {
 }
 
 impl User {
-    pub(super) fn read(section: &mut Section<'_>) -> Result<Self, Error> {
+    /// One of `[[users]]`: its name, how it proves itself where that stands there, and its limits.
+    pub(super) fn read(section: &mut Section<'_>) -> Result<(String, Option<UserSecret>, Quota), Error> {
         let name = section.name("name", "")?;
         if name.len() > 63 {
             return Err(section.error("name", "longer than 63 bytes"));
@@ -91,7 +92,9 @@ impl User {
         let password = section.secret("password")?;
         let file = section.secret_file("password_file")?;
         let verifier = section.secret("verifier")?;
+        let quota = Quota::read(section, "max_user_client_connections")?;
         let secret = match (password, file, verifier) {
+            (None, None, None) if quota != Quota::default() => return Ok((name, None, quota)),
             (Some(password), None, None) if !password.is_empty() => UserSecret::Password(password.into()),
             (Some(_), None, None) => return Err(section.error("password", "must not be empty")),
             (None, Some(file), None) => UserSecret::Password(password_of(section, &file)?),
@@ -101,9 +104,12 @@ impl User {
                     section.error("verifier", "no verifier of the form SCRAM-SHA-256$iterations:salt$keys")
                 );
             }
-            _ => return Err(section.error("name", "needs one of password, password_file and verifier")),
+            _ => {
+                let message = "needs one of password, password_file and verifier, or a limit";
+                return Err(section.error("name", message));
+            }
         };
-        Ok(Self { name, secret })
+        Ok((name, Some(secret), quota))
     }
 }
 

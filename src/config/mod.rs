@@ -7,6 +7,7 @@
 mod auth;
 mod error;
 mod file;
+mod hba;
 mod listen;
 mod pem;
 mod pool;
@@ -19,12 +20,14 @@ mod tls;
 mod topology;
 mod units;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use auth::{Auth, User, UserSecret};
 pub use error::Error;
+pub use hba::{ClientCert, HbaMethod, HbaName, HbaRule, HbaType, IdentLine, MappedUser};
 pub use listen::{Admin, KeepAlive, Limits, Listen, Log, LogFormat};
-pub use pool::{Failover, Pool, PoolMode};
+pub use pool::{Failover, Pool, PoolMode, Quota};
 pub use reload::{LIVE, needs_restart, reload};
 pub use routing::{Balance, Consistency, Reads, Routing, Vector};
 pub use tls::{Tls, TlsMode};
@@ -44,8 +47,16 @@ pub struct Config {
     pub topology: TopologyConfig,
     /// `[auth]`
     pub auth: Auth,
-    /// `[[users]]`
+    /// `[[users]]` that need no lookup.
     pub users: Vec<User>,
+    /// What is set for users of `[[users]]` on their own.
+    pub user_quotas: BTreeMap<String, Quota>,
+    /// `[[databases]]`
+    pub databases: BTreeMap<String, Quota>,
+    /// `[[hba]]`, in its order; empty: SCRAM for everybody.
+    pub hba: Vec<HbaRule>,
+    /// `[[ident_map]]`, in its order.
+    pub ident_map: Vec<IdentLine>,
     /// `[pool]`
     pub pool: Pool,
     /// `[routing]`
@@ -60,7 +71,7 @@ pub struct Config {
     pub admin: Admin,
     /// `[log]`
     pub log: Log,
-    /// Every key with its value and default as text, in the order of the sections, `[[users]]` left out. Holds no secret.
+    /// Every key with its value and default as text, in the order of the sections, arrays of tables left out. Holds no secret.
     pub settings: Vec<Setting>,
 }
 
@@ -75,8 +86,21 @@ pub struct Setting {
     pub default: String,
 }
 
-const SECTIONS: [&str; 12] = [
-    "listen", "tls", "topology", "auth", "users", "pool", "routing", "vector", "failover", "limits", "admin",
+const SECTIONS: [&str; 15] = [
+    "listen",
+    "tls",
+    "topology",
+    "auth",
+    "hba",
+    "ident_map",
+    "users",
+    "databases",
+    "pool",
+    "routing",
+    "vector",
+    "failover",
+    "limits",
+    "admin",
     "log",
 ];
 
@@ -100,13 +124,17 @@ impl Config {
         let file = FileConfig::parse(text, path)?;
         file.refuse_unknown_sections(&SECTIONS)?;
         let mut sections = Vec::new();
-        let users = read_users(&file)?;
+        let (users, user_quotas) = read_users(&file)?;
         let config = Self {
             listen: read(&file, &mut sections, "listen", Listen::read)?,
             tls: read(&file, &mut sections, "tls", Tls::read)?,
             topology: read(&file, &mut sections, "topology", TopologyConfig::read)?,
             auth: read(&file, &mut sections, "auth", Auth::read)?,
             users,
+            user_quotas,
+            databases: read_databases(&file)?,
+            hba: Vec::new(),
+            ident_map: Vec::new(),
             pool: read(&file, &mut sections, "pool", Pool::read)?,
             routing: read(&file, &mut sections, "routing", Routing::read)?,
             vector: read(&file, &mut sections, "vector", Vector::read)?,
@@ -121,10 +149,36 @@ impl Config {
             section.refuse_unknown(&settings)?;
         }
         if config.auth.lookup_user.is_none() && config.users.is_empty() {
-            let message = "empty, and there are no [[users]]: nobody could log in";
+            let message =
+                "empty, and there are no [[users]] with a password or verifier: nobody could log in";
             return Err(sections[AUTH].error("lookup_user", message));
         }
-        Ok(Self { settings, ..config })
+        config.refuse_big_pools(&file)?;
+        let (hba, ident_map) = hba::read(&file, &config.tls)?;
+        Ok(Self { hba, ident_map, settings, ..config })
+    }
+
+    /// How backends of a user in a database are pooled, and how many of them one member may have. What is set for the user comes
+    /// before what is set for the database, as with PgBouncer.
+    pub fn pool_of(&self, user: &str, database: &str) -> (PoolMode, usize) {
+        let (user, database) = (self.user_quotas.get(user), self.databases.get(database));
+        let of = |quota: Option<&Quota>| (quota.and_then(|q| q.pool_mode), quota.and_then(|q| q.pool_size));
+        let ((user_mode, user_size), (mode, size)) = (of(user), of(database));
+        (user_mode.or(mode).unwrap_or(self.pool.mode), user_size.or(size).unwrap_or(self.pool.size))
+    }
+
+    fn refuse_big_pools(&self, file: &FileConfig<'_>) -> Result<(), Error> {
+        let limit = self.pool.member_size;
+        for (name, quotas) in [("users", &self.user_quotas), ("databases", &self.databases)] {
+            // A quota of each section is kept under the name in it.
+            for mut section in file.sections(name)? {
+                let quota = quotas.get(&section.text("name", "")?);
+                if quota.and_then(|quota| quota.pool_size).is_some_and(|size| size > limit) {
+                    return Err(section.error("pool_size", format!("more than pool.member_size, {limit}")));
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -143,15 +197,28 @@ fn read<'f, T>(
     Ok(meant)
 }
 
-fn read_users(file: &FileConfig<'_>) -> Result<Vec<User>, Error> {
-    let mut users: Vec<User> = Vec::new();
+fn read_users(file: &FileConfig<'_>) -> Result<(Vec<User>, BTreeMap<String, Quota>), Error> {
+    let (mut users, mut quotas) = (Vec::new(), BTreeMap::new());
     for mut section in file.sections("users")? {
-        let user = User::read(&mut section)?;
+        let (name, secret, quota) = User::read(&mut section)?;
         section.refuse_unknown(&[])?;
-        if users.iter().any(|other| other.name == user.name) {
-            return Err(section.error("name", format!("{:?} stands there twice", user.name)));
+        if quotas.insert(name.clone(), quota).is_some() {
+            return Err(section.error("name", format!("{name:?} stands there twice")));
         }
-        users.push(user);
+        users.extend(secret.map(|secret| User { name, secret }));
     }
-    Ok(users)
+    Ok((users, quotas))
+}
+
+fn read_databases(file: &FileConfig<'_>) -> Result<BTreeMap<String, Quota>, Error> {
+    let mut quotas = BTreeMap::new();
+    for mut section in file.sections("databases")? {
+        let (name, quota) = Quota::of_database(&mut section)?;
+        section.refuse_unknown(&[])?;
+        if quotas.contains_key(&name) {
+            return Err(section.error("name", format!("{name:?} stands there twice")));
+        }
+        quotas.insert(name, quota);
+    }
+    Ok(quotas)
 }

@@ -39,6 +39,17 @@ pub struct Pool {
     pub lifetime: Duration,
 }
 
+/// What is set for one user or one database on its own, in `[[users]]` and `[[databases]]`. Names of keys are PgBouncer's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// `max_user_client_connections`, `max_db_client_connections`: clients that may be logged in.
+    pub clients: Option<u32>,
+    /// `pool_size`: in place of `pool.size`.
+    pub pool_size: Option<usize>,
+    /// `pool_mode`: in place of `pool.mode`.
+    pub pool_mode: Option<PoolMode>,
+}
+
 /// `[failover]`
 #[derive(Debug, Clone)]
 pub struct Failover {
@@ -54,10 +65,11 @@ pub struct Failover {
     pub drain: Duration,
 }
 
+const MODES: [(&str, PoolMode); 2] = [("transaction", PoolMode::Transaction), ("session", PoolMode::Session)];
+
 impl Pool {
     pub(super) fn read(section: &mut Section<'_>) -> Result<Self, Error> {
-        let modes = [("transaction", PoolMode::Transaction), ("session", PoolMode::Session)];
-        let mode = section.choice("mode", "transaction", &modes)?;
+        let mode = section.choice("mode", "transaction", &MODES)?;
         let size = section.number("size", 20, 1..=10_000)?;
         let member_size = section.number("member_size", 100, 1..=100_000)?;
         if size > member_size {
@@ -73,6 +85,30 @@ impl Pool {
             idle_timeout: section.duration("idle_timeout", HOUR / 6, SECOND..=24 * HOUR)?,
             lifetime: section.duration("lifetime", HOUR, SECOND..=30 * 24 * HOUR)?,
         })
+    }
+}
+
+impl Quota {
+    /// `clients` is the name of the key that limits them.
+    pub(super) fn read(section: &mut Section<'_>, clients: &str) -> Result<Self, Error> {
+        Ok(Self {
+            clients: section.optional_number(clients, "", 0..=1_000_000)?,
+            pool_size: section.optional_number("pool_size", "pool.size", 1..=10_000)?,
+            pool_mode: section.optional_choice("pool_mode", "pool.mode", &MODES)?,
+        })
+    }
+
+    /// One of `[[databases]]`, with its name.
+    pub(super) fn of_database(section: &mut Section<'_>) -> Result<(String, Self), Error> {
+        let name = section.name("name", "")?;
+        if name.len() > 63 {
+            return Err(section.error("name", "longer than 63 bytes"));
+        }
+        let quota = Self::read(section, "max_db_client_connections")?;
+        if quota == Self::default() {
+            return Err(section.error("name", "nothing is set for it"));
+        }
+        Ok((name, quota))
     }
 }
 

@@ -91,6 +91,20 @@ impl<'f> Section<'f> {
         T::try_from(number).map_err(|_too_big| self.out_of(key, &range))
     }
 
+    /// A whole number within `range`, if it is written; `unwritten` says what holds otherwise.
+    pub(super) fn optional_number<T: TryFrom<u64>>(
+        &mut self,
+        key: &str,
+        unwritten: &str,
+        range: RangeInclusive<u64>,
+    ) -> Result<Option<T>, Error> {
+        if self.value(key).is_none() {
+            self.note(key, unwritten, unwritten);
+            return Ok(None);
+        }
+        self.number(key, *range.start(), range).map(Some)
+    }
+
     /// A duration within `range`.
     pub(super) fn duration(
         &mut self,
@@ -263,6 +277,11 @@ impl<'f> Section<'f> {
         let written = self.table.and_then(|table| table.get_key_value(key));
         let line = written.map(|(name, _)| self.file.line(name)).or(self.line);
         self.file.error(line, &self.full(key), message)
+    }
+
+    /// The line that it begins in.
+    pub(super) fn line(&self) -> usize {
+        self.line.unwrap_or_default()
     }
 
     /// What was read; every key's value and default.

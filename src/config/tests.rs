@@ -39,6 +39,28 @@ fn keys_of(text: &str) -> BTreeSet<String> {
     keys
 }
 
+/// The keys of arrays of tables, which no setting stands for.
+fn keys_of_arrays() -> Vec<String> {
+    let arrays: [(&str, &[&str]); 4] = [
+        ("hba", &["type", "database", "user", "address", "method", "clientcert", "map"]),
+        ("ident_map", &["map", "system_user", "database_user"]),
+        (
+            "users",
+            &[
+                "name",
+                "password",
+                "password_file",
+                "verifier",
+                "max_user_client_connections",
+                "pool_size",
+                "pool_mode",
+            ],
+        ),
+        ("databases", &["name", "max_db_client_connections", "pool_size", "pool_mode"]),
+    ];
+    arrays.iter().flat_map(|(array, keys)| keys.iter().map(move |key| format!("{array}.{key}"))).collect()
+}
+
 #[test]
 fn the_shipped_file_holds_the_defaults() {
     let (empty, shipped) = (parse("").unwrap(), parse(SHIPPED).unwrap());
@@ -52,7 +74,7 @@ fn the_shipped_file_holds_the_defaults() {
 #[test]
 fn the_shipped_file_holds_every_key() {
     let mut known: BTreeSet<String> = parse("").unwrap().settings.into_iter().map(|key| key.name).collect();
-    known.extend(["name", "password", "password_file", "verifier"].map(|key| format!("users.{key}")));
+    known.extend(keys_of_arrays());
     assert_eq!(keys_of(SHIPPED), known);
 }
 
@@ -61,10 +83,10 @@ fn the_shipped_file_marks_what_a_reload_takes_up() {
     let mut marked = BTreeSet::new();
     let (mut section, mut before) = ("", "");
     for line in SHIPPED.lines() {
-        if let Some(name) = line.strip_prefix('[') {
-            section = name.trim_end_matches(']');
-        }
         let bare = line.strip_prefix("# ").unwrap_or(line);
+        if let Some(name) = bare.strip_prefix('[') {
+            section = name.trim_matches(['[', ']']);
+        }
         if let Some((key, _)) = bare.split_once(" = ")
             && before.ends_with("(reload).")
         {
@@ -207,7 +229,7 @@ fn wrong_lists_and_tables_get_line_and_key() {
         ),
         (
             "[auth]\nlookup_user = \"\"",
-            "proxy.toml:2: auth.lookup_user: empty, and there are no [[users]]: nobody could log in",
+            "proxy.toml:2: auth.lookup_user: empty, and there are no [[users]] with a password or verifier: nobody could log in",
         ),
     ] {
         assert_eq!(refused(text), message);
@@ -253,7 +275,7 @@ fn users_prove_themselves_in_one_way() {
     for (text, message) in [
         (
             "[[users]]\nname = \"a\"",
-            "proxy.toml:2: users.name: needs one of password, password_file and verifier",
+            "proxy.toml:2: users.name: needs one of password, password_file and verifier, or a limit",
         ),
         ("[[users]]\npassword = \"a\"", "proxy.toml:1: users.name: must not be empty"),
         ("[[users]]\nname = \"a\"\npassword = \"\"", "proxy.toml:3: users.password: must not be empty"),
@@ -372,11 +394,17 @@ fn a_reload_names_what_must_wait() {
     let running = files.parse("").unwrap();
     files.write(
         "proxy.toml",
-        "[listen]\nworkers = 3\n[pool]\nwait = \"1s\"\n[log]\nlevel = \"warn\"\n[[users]]\nname = \"a\"\npassword = \"b\"",
+        "[listen]\nworkers = 3\n[pool]\nwait = \"1s\"\n[log]\nlevel = \"warn\"\n[[users]]\nname = \"a\"\npassword = \"b\"\npool_mode = \"session\"\n[[databases]]\nname = \"d\"\npool_size = 3",
     );
     let loaded = reload(&path).unwrap();
     assert_eq!(loaded.pool.wait, Duration::from_secs(1));
-    assert_eq!(needs_restart(&running, &loaded), ["listen.workers", "pool.wait", "users"]);
+    let waiting = ["listen.workers", "pool.wait", "users.pool_mode", "databases.pool_size"];
+    assert_eq!(needs_restart(&running, &loaded), waiting);
+    files.write(
+        "proxy.toml",
+        "[[hba]]\nmethod = \"reject\"\n[[users]]\nname = \"a\"\nmax_user_client_connections = 1",
+    );
+    assert_eq!(needs_restart(&running, &reload(&path).unwrap()), [""; 0]);
     files.write("proxy.toml", "[pool]\nwait = 1");
     assert_eq!(reload(&path).unwrap_err().line(), Some(2));
 }
@@ -385,7 +413,150 @@ fn a_reload_names_what_must_wait() {
 fn keys_that_a_reload_takes_up_exist() {
     let settings = parse("").unwrap().settings;
     for name in LIVE {
-        assert!(settings.iter().any(|setting| setting.name == *name), "{name}");
+        let known = settings.iter().any(|setting| setting.name == *name);
+        assert!(known || keys_of_arrays().iter().any(|key| key == name), "{name}");
+    }
+}
+
+/// What is wrong with a rule of these fields.
+fn refused_rule(fields: &str) -> String {
+    let message = refused(&format!("[[hba]]\n{fields}"));
+    message.strip_prefix("proxy.toml:").unwrap().to_owned()
+}
+
+#[test]
+fn wrong_rules_get_line_and_key() {
+    for (fields, message) in [
+        ("type = 'host'", "1: hba.method: must be given"),
+        (
+            "method = 'md5'",
+            "2: hba.method: \"md5\" is none of \"scram-sha-256\", \"cert\", \"trust\", \"reject\"",
+        ),
+        ("metod = 'trust'\nmethod = 'reject'", "2: hba.metod: unknown key; did you mean hba.method?"),
+        (
+            "type = 'local'\nmethod = 'reject'",
+            "2: hba.type: \"local\" is none of \"host\", \"hostssl\", \"hostnossl\"",
+        ),
+        ("user = []\nmethod = 'reject'", "2: hba.user: an empty list"),
+        ("user = '\"\"'\nmethod = 'reject'", "2: hba.user: an empty name"),
+        ("user = '/'\nmethod = 'reject'", "2: hba.user: an empty pattern behind \"/\""),
+        (
+            "user = '/(a'\nmethod = 'reject'",
+            "2: hba.user: \"(a\" is no regular expression that is known here: unclosed group",
+        ),
+        (
+            "database = '+admins'\nmethod = 'reject'",
+            "2: hba.database: \"+admins\": the members of a role are not asked for; name the users, or write a /pattern",
+        ),
+        (
+            "database = 'samerole'\nmethod = 'reject'",
+            "2: hba.database: \"samerole\": the members of a role are not asked for; name the databases, or write a /pattern",
+        ),
+        (
+            "user = '@file'\nmethod = 'reject'",
+            "2: hba.user: \"@file\": names are not read from files; write them here",
+        ),
+        (
+            "user = 'a,b'\nmethod = 'reject'",
+            "2: hba.user: \"a,b\": a comma is no part of a name; write a list, [\"a\", \"b\"]",
+        ),
+        (
+            "address = 'samehost'\nmethod = 'reject'",
+            "2: hba.address: \"samehost\" is no address such as \"10.0.0.0/8\", \"::1\" or \"all\"; names of hosts are not looked up",
+        ),
+        ("method = 'trust'", "2: hba.method: \"trust\" goes with addresses in 127.0.0.0/8 and ::1 alone"),
+        ("method = 'cert'", "2: hba.method: \"cert\" goes with the type \"hostssl\" alone"),
+        (
+            "type = 'hostssl'\nmethod = 'cert'",
+            "3: hba.method: needs tls.client_ca, and tls.client_mode not to be \"disable\"",
+        ),
+        ("method = 'scram-sha-256'\nmap = 'x'", "3: hba.map: goes with the method \"cert\" alone"),
+        (
+            "method = 'scram-sha-256'\nclientcert = 'verify-ca'",
+            "3: hba.clientcert: goes with the type \"hostssl\" alone",
+        ),
+        (
+            "type = 'hostssl'\nmethod = 'scram-sha-256'\nclientcert = 'verify-ca'",
+            "4: hba.clientcert: needs tls.client_ca, and tls.client_mode not to be \"disable\"",
+        ),
+    ] {
+        assert_eq!(refused_rule(fields), message, "{fields}");
+    }
+}
+
+#[test]
+fn trust_is_for_this_machine_alone() {
+    for address in ["127.0.0.1", "127.0.0.0/8", "127.1.0.0/16", "::1", "::1/128"] {
+        parse(&format!("[[hba]]\naddress = '{address}'\nmethod = 'trust'")).unwrap();
+    }
+    for address in ["all", "127.0.0.0/7", "0.0.0.0/0", "10.0.0.1", "::/0", "::1/127", "::ffff:127.0.0.1"] {
+        let message = refused_rule(&format!("address = ['127.0.0.1', '{address}']\nmethod = 'trust'"));
+        assert!(message.starts_with("3: hba.method: \"trust\" goes with"), "{address}: {message}");
+    }
+}
+
+#[test]
+fn certificates_need_a_ca_and_maps_are_there() {
+    let files = Files::new();
+    let tls = "[tls]\ncertificate = 'a.crt'\nkey = 'a.key'\nclient_ca = 'b.crt'\n";
+    let rule = "[[hba]]\ntype = 'hostssl'\nmethod = 'cert'\n";
+    let config = files.parse(&format!("{tls}{rule}")).unwrap();
+    assert_eq!(config.hba[0].client_cert, ClientCert::VerifyFull);
+    let message = files.refused(&format!("{tls}client_mode = 'disable'\n{rule}"));
+    assert!(message.starts_with("proxy.toml:8: hba.method: needs tls.client_ca"), "{message}");
+    let message = files.refused(&format!("{tls}{rule}clientcert = 'verify-ca'"));
+    assert_eq!(
+        message,
+        "proxy.toml:8: hba.clientcert: with the method \"cert\" it is always \"verify-full\""
+    );
+    let message = files.refused(&format!("{tls}{rule}map = 'm'"));
+    assert_eq!(message, "proxy.toml:8: hba.map: there is no [[ident_map]] of the name \"m\"");
+    let line = "[[ident_map]]\nmap = 'm'\nsystem_user = '/^(.*)$'\ndatabase_user = '\\1'\n";
+    assert_eq!(files.parse(&format!("{tls}{rule}map = 'm'\n{line}")).unwrap().ident_map.len(), 1);
+    let message = refused("[[ident_map]]\nmap = 'm'\nsystem_user = '/^.*$'\ndatabase_user = '\\1'\n");
+    assert_eq!(
+        message,
+        "proxy.toml:4: ident_map.database_user: has \\1, and ident_map.system_user no group in parentheses"
+    );
+    assert!(
+        refused("[[ident_map]]\nmap = 'm'\nsystem_user = 'a'\ndatabase_user = '+a'\n")
+            .contains("members of a role")
+    );
+}
+
+#[test]
+fn users_and_databases_have_limits_of_their_own() {
+    let config = parse(
+        "[[users]]\nname = 'a'\nmax_user_client_connections = 0\npool_size = 2\n[[users]]\nname = 'b'\npassword = 'x'\npool_mode = 'session'
+         [[databases]]\nname = 'd'\npool_size = 3\npool_mode = 'transaction'\nmax_db_client_connections = 7",
+    )
+    .unwrap();
+    assert_eq!(config.users.iter().map(|user| &*user.name).collect::<Vec<_>>(), ["b"]);
+    assert_eq!((config.user_quotas["a"].clients, config.databases["d"].clients), (Some(0), Some(7)));
+    assert_eq!(config.pool_of("a", "d"), (PoolMode::Transaction, 2));
+    assert_eq!(config.pool_of("b", "d"), (PoolMode::Session, 3));
+    assert_eq!(config.pool_of("c", "e"), (PoolMode::Transaction, 20));
+    for (text, message) in [
+        (
+            "[[users]]\nname = 'a'\npool_size = 101",
+            "proxy.toml:3: users.pool_size: more than pool.member_size, 100",
+        ),
+        (
+            "[[databases]]\nname = 'a'\npool_size = 0",
+            "proxy.toml:3: databases.pool_size: must be from 1 to 10000",
+        ),
+        ("[[databases]]\nname = 'a'", "proxy.toml:2: databases.name: nothing is set for it"),
+        ("[[databases]]\npool_size = 1", "proxy.toml:1: databases.name: must not be empty"),
+        (
+            "[[databases]]\nname = 'a'\npool_size = 1\n[[databases]]\nname = 'a'\npool_size = 2",
+            "proxy.toml:5: databases.name: \"a\" stands there twice",
+        ),
+        (
+            "[auth]\nlookup_user = ''\n[[users]]\nname = 'a'\npool_size = 1",
+            "proxy.toml:2: auth.lookup_user: empty, and there are no [[users]] with a password or verifier: nobody could log in",
+        ),
+    ] {
+        assert_eq!(refused(text), message);
     }
 }
 

@@ -179,7 +179,12 @@ async fn connect(config: &LookupConfig, primary: &Member) -> Result<SimpleClient
         database: &config.database,
         parameters: &[("application_name", "pgha lookup"), ("client_encoding", "UTF8")],
     };
-    SimpleClient::connect(&server, &login, config.timeout, MAX_ANSWER)
+    let client = SimpleClient::connect(&server, &login, config.timeout, MAX_ANSWER)
         .await
-        .map_err(|error| failed(&error.to_string()))
+        .map_err(|error| failed(&error.to_string()))?;
+    // Names that anybody may send are put to it: whatever should ever be wrong here, it is to have no more rights than it needs.
+    if client.parameters().value(b"is_superuser") == Some(b"on") {
+        return Err(failed("auth.lookup_user is a superuser; `check --print-sql` makes a role for it"));
+    }
+    Ok(client)
 }

@@ -33,6 +33,12 @@ impl Stream {
         matches!(self, Self::Tls(_))
     }
 
+    /// The certificate that the peer showed, checked during the TLS handshake.
+    pub fn peer_certificate(&self) -> Option<&[u8]> {
+        let Self::Tls(tls) = self else { return None };
+        tls.get_ref().1.peer_certificates()?.first().map(AsRef::as_ref)
+    }
+
     /// Takes the connection over to the runtime of the calling thread. One under TLS stays with the runtime that made it, which
     /// still serves it.
     ///

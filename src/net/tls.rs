@@ -10,7 +10,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use tokio::net::TcpStream;
@@ -100,6 +100,9 @@ impl ServerTls {
             .with_single_cert(chain, private_key("tls.key", key_file)?)
             .map_err(|source| unusable("tls.key", key_file, source))?;
         config.alpn_protocols = vec![ALPN.to_vec()];
+        // No session is taken up again, as with PostgreSQL: a certificate is checked at each login.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
         Ok(Some(Self { config: Arc::new(config), end_point }))
     }
 }
@@ -167,6 +170,13 @@ pub fn end_point_hash(certificate: &[u8]) -> Option<Vec<u8>> {
         }
         _ => None,
     }
+}
+
+/// The common name in a certificate's subject, its first; none where there is none, or one that could be taken for another.
+pub fn common_name(certificate: &[u8]) -> Option<String> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let name = parsed.subject().iter_common_name().next()?.as_str().ok()?;
+    (!name.is_empty() && !name.contains('\0')).then(|| name.to_owned())
 }
 
 fn provider() -> Arc<CryptoProvider> {

@@ -70,7 +70,7 @@ impl Session {
 
     /// The command tag of a statement that needs no backend, its effect already taken up.
     fn local_tag(&mut self, only: &Verdict, bytes: &[u8], items: &[Item]) -> Option<&'static str> {
-        let pooled = self.worker.shared.config.pool.mode == crate::config::PoolMode::Transaction;
+        let pooled = self.pools.identity.pool_mode == crate::config::PoolMode::Transaction;
         match (&only.transaction, &self.tx) {
             (Some(TransactionVerb::Begin(modes)), Tx::Idle) if pooled && only.hint != Some(Hint::Primary) => {
                 let begin = items.iter().find_map(|item| text(bytes, item))?;

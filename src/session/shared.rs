@@ -15,7 +15,7 @@ use super::told::{Counters, Told};
 use super::worker::Mail;
 use crate::backend::Parameters;
 use crate::client::Busyness;
-use crate::config::{Config, Consistency};
+use crate::config::{Config, Consistency, PoolMode};
 use crate::net::tls::ClientTls;
 use crate::pool::{Budget, MemberBudget};
 use crate::scram::Credentials;
@@ -39,6 +39,10 @@ pub struct Identity {
     pub catalog: Arc<Catalog>,
     /// What the proxy logs in with, as of the last login of a client.
     pub credentials: ArcSwap<Credentials>,
+    /// For how long a session of its holds a backend.
+    pub pool_mode: PoolMode,
+    /// How many backends it may have on one member.
+    pub pool_size: usize,
     /// What its reads must show, where a session doesn't say otherwise.
     pub consistency: Consistency,
     /// Its sessions have asked for `currval()` or `lastval()`: one that calls `nextval()` keeps its backend.
@@ -206,7 +210,10 @@ impl Shared {
         let routing = &self.config.routing;
         let entry = self.identities.entry((user.into(), database.into()));
         let identity = entry.or_insert_with(|| {
+            let (pool_mode, pool_size) = self.config.pool_of(user, database);
             Arc::new(Identity {
+                pool_mode,
+                pool_size,
                 id: self.next_identity.fetch_add(1, Relaxed),
                 user: user.into(),
                 database: database.into(),
@@ -229,7 +236,7 @@ impl Shared {
             &*self.member_budgets.entry(member).or_insert_with(|| MemberBudget::new(pool.member_size)),
         );
         let entry = self.budgets.entry((identity.id, member));
-        Arc::clone(&*entry.or_insert_with(|| Budget::new(pool.size, of_member, self.workers())))
+        Arc::clone(&*entry.or_insert_with(|| Budget::new(identity.pool_size, of_member, self.workers())))
     }
 
     /// A write was answered in this epoch.

@@ -308,7 +308,7 @@ impl Session {
             && !self.pins.any()
             && matches!(self.tx, Tx::Idle)
             && self.answer.is_settled()
-            && self.worker.shared.config.pool.mode == crate::config::PoolMode::Transaction
+            && self.pools.identity.pool_mode == crate::config::PoolMode::Transaction
             && self.lease.as_ref().is_some_and(|lease| {
                 lease.status == TxStatus::Idle && lease.backend.stash.is_empty() && !lease.cancelled
             });

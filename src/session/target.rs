@@ -42,7 +42,7 @@ impl Session {
             transaction_read_only,
             hint: attempt.hint.or(wishes.route),
             split: shared.config.routing.reads == Reads::Replicas
-                && shared.config.pool.mode == PoolMode::Transaction
+                && self.pools.identity.pool_mode == PoolMode::Transaction
                 && !self.pins.any(),
             balance: shared.loads.balance(search),
         };

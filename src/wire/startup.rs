@@ -11,6 +11,9 @@ use super::{Refusal, SqlState};
 
 /// The longest first packet, its length field included (`MAX_STARTUP_PACKET_LENGTH`).
 pub const MAX_PACKET_LEN: usize = 10_000;
+/// The longest name of a user or database, in bytes (`NAMEDATALEN` less its end); what is longer is cut there, as by a server. So
+/// rules by name see what the server will see.
+const MAX_NAME_LEN: usize = 63;
 /// The latest minor version of protocol 3 that is spoken here.
 pub const LATEST_MINOR: u16 = 2;
 
@@ -148,6 +151,10 @@ impl Startup {
         if startup.database.is_empty() {
             startup.database.clone_from(&startup.user);
         }
+        for name in [&mut startup.user, &mut startup.database] {
+            let end = (0..=MAX_NAME_LEN.min(name.len())).rev().find(|at| name.is_char_boundary(*at));
+            name.truncate(end.unwrap_or_default());
+        }
         startup.parameters.splice(0..0, options.settings);
         Ok(startup)
     }
@@ -243,6 +250,13 @@ mod tests {
         assert_eq!(read.parameters, expected);
         assert_eq!(read.unknown_options, ["_pq_.foo"]);
         assert!(read.needs_negotiation());
+    }
+
+    #[test]
+    fn long_names_are_cut_as_by_a_server() {
+        let (long, kept) = ("d".repeat(70), "d".repeat(63));
+        let read = accepted(format!("user\0{}\u{e4}x\0database\0{long}\0\0", &kept[1..]).as_bytes());
+        assert_eq!((read.user.as_str(), read.database.as_str()), (&kept[1..], kept.as_str()));
     }
 
     #[test]

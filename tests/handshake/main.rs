@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
+mod hba;
 mod hostile;
 mod postgres;
 mod proxy;
@@ -72,8 +73,12 @@ fn topology(port: u16) -> watch::Receiver<Arc<Topology>> {
 
 /// The real lookup, as the lookup role.
 fn lookup(port: u16) -> Lookup {
+    lookup_as(port, credentials("pgha_lookup", "look"))
+}
+
+fn lookup_as(port: u16, credentials: Credentials) -> Lookup {
     let config = LookupConfig {
-        credentials: credentials("pgha_lookup", "look"),
+        credentials,
         database: "postgres".into(),
         tls: Arc::new(ArcSwap::from_pointee(client_tls(TlsMode::Prefer))),
         keep_alive: keep_alive(),
@@ -133,6 +138,16 @@ async fn clients_are_told_what_postgres_tells_them() {
     }
     // Kept as md5, which PostgreSQL itself still serves where its pg_hba.conf says scram-sha-256: it fails there.
     assert_eq!(told(proxy.port(), "old", "wonder").await, told(postgres.port, "old", "wonder").await);
+}
+
+#[tokio::test]
+async fn no_superuser_looks_verifiers_up() {
+    let postgres = Postgres::start(ROLES);
+    let role = lookup(postgres.port)(Arc::from("alice")).await.unwrap().unwrap();
+    assert!(role.verifier.is_ok() && role.can_login);
+    let error =
+        lookup_as(postgres.port, credentials("postgres", PASSWORD))(Arc::from("alice")).await.unwrap_err();
+    assert!(error.to_string().contains("auth.lookup_user is a superuser"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -205,7 +220,7 @@ async fn a_connection_says_why_it_did_not_come_about() {
     assert!(matches!(attempt(none, "postgres").await, Err(ConnectError::Auth(_))));
     let nobody = connect(postgres::free_port(), &tls, &superuser(), "postgres").await.unwrap_err();
     assert!(matches!(nobody, ConnectError::Unreachable(_)) && nobody.is_transient(), "{nobody:?}");
-    // This build of PostgreSQL has no TLS.
+    // This PostgreSQL has no certificate.
     let demanding = connect(postgres.port, &client_tls(TlsMode::Require), &superuser(), "postgres").await;
     assert!(matches!(demanding, Err(ConnectError::Tls(_))), "{demanding:?}");
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -30,6 +31,11 @@ pub(crate) struct Postgres {
 impl Postgres {
     /// Makes a cluster with SCRAM for everybody, and runs `sql` in it.
     pub(crate) fn start(sql: &str) -> Self {
+        Self::start_with(sql, &[], &[])
+    }
+
+    /// The same with these files in its data directory, and these settings.
+    pub(crate) fn start_with(sql: &str, files: &[(&str, &str)], settings: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         let owner = geteuid()
             .is_root()
@@ -56,9 +62,18 @@ impl Postgres {
         initdb.args(["-D", "data", "-U", "postgres", "-A", "scram-sha-256", "--no-sync", "--pwfile=pw"]);
         assert!(initdb.status().unwrap().success(), "{}", log("initdb"));
 
+        for (name, text) in files {
+            let path = folder.path().join("data").join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            if let Some(owner) = &owner {
+                chown(&path, Some(owner.uid), Some(owner.gid)).unwrap();
+            }
+        }
         let port = free_port();
         let mut command = as_owner("postgres");
         command.args(["-D", "data", "-p", &port.to_string(), "-k", "", "-h", "127.0.0.1", "-F"]);
+        command.args(settings.iter().flat_map(|setting| ["-c", setting]));
         let mut postmaster = command.spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(30);
         while !psql(port, "postgres", PASSWORD, "SELECT 1").status.success() {

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use pg_ha_proxy::backend::{self, ConnectError, Connected, Login, Server};
 use pg_ha_proxy::client::{
-    Accepted, HandshakeConfig, HandshakeError, Lookup, Outcome, Verifiers, VerifiersConfig, accept,
+    Accepted, ClientLimits, Configured, HandshakeConfig, HandshakeError, Lookup, Outcome, Rules, Turns,
+    Verifiers, VerifiersConfig, accept,
 };
 use pg_ha_proxy::config::{KeepAlive, Tls, TlsMode, User};
 use pg_ha_proxy::net::Stream;
@@ -17,7 +18,7 @@ use pg_ha_proxy::scram::{Credentials, LookupError};
 use pg_ha_proxy::wire::{TxStatus, build};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
@@ -41,7 +42,14 @@ pub(crate) fn client_tls(mode: TlsMode) -> ClientTls {
 }
 
 pub(crate) fn handshake_config(tls: Option<ServerTls>) -> HandshakeConfig {
-    HandshakeConfig { tls, require_tls: false, login_timeout: LONG, logins: Arc::new(Semaphore::new(8)) }
+    HandshakeConfig {
+        tls,
+        require_tls: false,
+        rules: Rules::new(&[], &[]),
+        limits: ClientLimits::default(),
+        login_timeout: LONG,
+        logins: Arc::new(Turns::new(8)),
+    }
 }
 
 pub(crate) fn verifiers(users: &[User], lookup: Option<Lookup>) -> Verifiers {
@@ -52,7 +60,7 @@ pub(crate) fn verifiers(users: &[User], lookup: Option<Lookup>) -> Verifiers {
         capacity: 100,
         cluster_secret: Arc::from(&b"secret"[..]),
     };
-    Verifiers::new(users, lookup, config).unwrap()
+    Verifiers::new(Configured::new(users).unwrap(), lookup, config)
 }
 
 /// Logs in at a server on this machine.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pg_ha_proxy::backend::ConnectError;
 use pg_ha_proxy::client::{HandshakeConfig, HandshakeError};
 use pg_ha_proxy::config::{Tls, TlsMode, User, UserSecret};
+use pg_ha_proxy::net::Stream;
 use pg_ha_proxy::net::tls::{ClientTls, ServerTls};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -92,6 +93,18 @@ async fn tls_can_be_demanded() {
         "no pg_hba.conf entry for host \"127.0.0.1\", user \"app\", database \"db\", no encryption (28000)";
     assert_eq!(error.to_string(), told);
     connect(proxy.port(), &client_tls(TlsMode::Require), &app, "db").await.unwrap();
+}
+
+#[tokio::test]
+async fn no_tls_session_is_taken_up_again() {
+    let proxy = proxy(handshake_config(Some(Certificate::new("localhost").server))).await;
+    let (app, client) = (credentials("app", "secret"), client_tls(TlsMode::Require));
+    for _ in 0..3 {
+        let connected = connect(proxy.port(), &client, &app, "app").await.unwrap();
+        let Stream::Tls(tls) = &connected.stream else { panic!("no TLS") };
+        // The client would: it keeps what the server gave it.
+        assert_eq!(tls.get_ref().1.handshake_kind(), Some(rustls::HandshakeKind::Full));
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The cache against a primary that says what it is told to.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 
@@ -52,7 +52,7 @@ fn verifiers(primary: &Arc<Primary>, ttl: Duration, capacity: usize) -> Verifier
         capacity,
         cluster_secret: Arc::from(&b"secret"[..]),
     };
-    Verifiers::new(&[], Some(primary.lookup()), config).unwrap()
+    Verifiers::new(Configured::new(&[]).unwrap(), Some(primary.lookup()), config)
 }
 
 const LONG: Duration = Duration::from_secs(600);
@@ -149,7 +149,7 @@ async fn configured_users_need_no_lookup() {
         User { name: "other".into(), secret: UserSecret::Verifier(Arc::from(verifier)) },
     ];
     let config = verifiers(&primary, LONG, 10).config;
-    let verifiers = Verifiers::new(&users, None, config.clone()).unwrap();
+    let verifiers = Verifiers::new(Configured::new(&users).unwrap(), None, config);
     let app = verifiers.subject(&Arc::from("app")).await.unwrap();
     assert!(app.verifier.matches("one").is_some() && app.password.is_some());
     let other = verifiers.subject(&Arc::from("other")).await.unwrap();
@@ -158,7 +158,14 @@ async fn configured_users_need_no_lookup() {
     assert_eq!(ghost.unusable, Some(Unusable::Unknown));
 
     let bad = [User { name: "bad".into(), secret: UserSecret::Verifier(Arc::from("md5")) }];
-    assert_eq!(Verifiers::new(&bad, None, config).unwrap_err().0, "bad");
+    assert_eq!(Configured::new(&bad).unwrap_err().0, "bad");
+
+    // Others from here on, and nobody else.
+    let users = [User { name: "ghost".into(), secret: UserSecret::Password(Arc::from("three")) }];
+    verifiers.configure(Configured::new(&users).unwrap());
+    assert!(verifiers.password("ghost").is_some() && verifiers.password("app").is_none());
+    assert!(verifiers.subject(&Arc::from("ghost")).await.unwrap().verifier.matches("three").is_some());
+    assert_eq!(verifiers.subject(&Arc::from("app")).await.unwrap().unusable, Some(Unusable::Unknown));
 }
 
 #[tokio::test]
