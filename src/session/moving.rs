@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicU64;
 
 use super::handle::Handle;
 use super::shared::Identity;
+use super::shown::Card;
 use super::state::Tx;
 use super::statements::Portable;
 use super::wishes::{Last, Wishes};
@@ -25,7 +26,7 @@ use crate::wire::{Frames, HEADER_LEN};
 
 /// A session on its way.
 pub struct Moving {
-    id: u32,
+    card: Arc<Card>,
     batch: Arc<AtomicU64>,
     client: Stream,
     identity: Arc<Identity>,
@@ -47,7 +48,7 @@ pub struct Moving {
 
 impl std::fmt::Debug for Moving {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Moving").field("session", &self.id).finish_non_exhaustive()
+        f.debug_struct("Moving").field("session", &self.card.id).finish_non_exhaustive()
     }
 }
 
@@ -82,7 +83,7 @@ impl Session {
     /// Takes the session off its worker.
     pub(super) fn pack_up(self, place: Box<dyn Any + Send>) -> Moving {
         Moving {
-            id: self.handle.id,
+            card: Arc::clone(&self.handle.shown.card),
             batch: Arc::clone(&self.handle.batch),
             client: self.client,
             identity: Arc::clone(&self.pools.identity),
@@ -105,7 +106,7 @@ impl Session {
 impl Moving {
     /// Goes on with the session on this worker, to its end.
     pub(super) async fn arrive(self, worker: Rc<Worker>) {
-        let handle = Rc::new(Handle::moved(self.id, self.batch));
+        let handle = Rc::new(Handle::moved(self.card, self.batch, worker.swept()));
         let Ok(client) = self.client.move_here() else { return };
         let pools = worker.pools(&self.identity);
         let mut session = Session::resting(&worker, &handle, client, pools, self.base, self.role);
@@ -135,6 +136,7 @@ impl Moving {
             session.unnamed.token = worker.next_parse();
             session.unnamed.frame = self.unnamed;
         }
+        session.show_arrival(None);
         super::greeting::live(worker, handle, session, self.place).await;
     }
 }
