@@ -10,6 +10,7 @@ mod support;
 
 mod catalog;
 mod consistency;
+mod console;
 mod copies;
 mod failover;
 mod hostile;
