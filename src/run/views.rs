@@ -115,10 +115,11 @@ fn sessions(shared: &Arc<Shared>, crew: &Crew) -> Survey {
             let (mut clients, silent) = tables::clients(&shared).await;
             let rows = clients.as_array_mut().map(std::mem::take).unwrap_or_default();
             let waiting = rows.iter().filter(|row| !row["waits_for"].is_null()).count();
+            let for_primary = rows.iter().filter(|row| row["waits_for"] == "primary").count();
             let pinned = rows.iter().filter(|row| !row["pinned"].is_null()).count();
             let left_out = rows.len().saturating_sub(SESSIONS);
             json!({
-                "sessions": count(), "waiting": waiting, "waiting_for_primary": shared.holding.load(Relaxed),
+                "sessions": count(), "waiting": waiting, "waiting_for_primary": for_primary,
                 "pinned": pinned, "paused": paused(&shared), "silent_workers": silent, "left_out": left_out,
                 "clients": rows.into_iter().take(SESSIONS).collect::<Vec<_>>(),
             })

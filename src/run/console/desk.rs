@@ -203,7 +203,9 @@ pub(in crate::run) fn keep_verifiers(
                 verifiers.prepare(&admin.as_str().into()).await;
             }
             let another = topology.wait_for(|topology| topology.epoch != now);
-            let _another_or_time = tokio::time::timeout(VERIFIERS_EVERY, another).await;
+            if let Ok(Err(_control_ended)) = tokio::time::timeout(VERIFIERS_EVERY, another).await {
+                return;
+            }
         }
     });
 }
