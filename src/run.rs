@@ -4,6 +4,7 @@
 //! acceptor and HTTP on a runtime of their own.
 
 mod catalogs;
+mod console;
 mod record;
 mod roles;
 mod threads;
@@ -21,6 +22,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use self::catalogs::Sources;
+use self::console::{Admins, Desk};
+use self::record::Record;
 use self::roles::RoleTls;
 use self::threads::Crew;
 use crate::admin;
@@ -79,12 +82,7 @@ impl Proxy {
     /// What kept it from starting.
     pub fn start(config: Config, path: &Path, set_level: SetLevel) -> anyhow::Result<Self> {
         let config = Arc::new(config);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("control")
-            .enable_all()
-            .build()
-            .context("starting the control runtime")?;
+        let runtime = control_runtime()?;
         let entered = runtime.enter();
         let role_tls = RoleTls::new(&config)?;
         let (metrics, worker_metrics) = Metrics::new(config.listen.workers)?;
@@ -94,28 +92,27 @@ impl Proxy {
             &config.failover,
             roles::monitor(&config, &role_tls)?,
         )?;
-        let cancels = Arc::new(CancelKeys::default());
-        let workers = 0..config.listen.workers;
-        let (mailboxes, mail): (Vec<_>, Vec<_>) = workers.map(|_| mpsc::channel::<Mail>(MAILBOX)).unzip();
-        let busyness = mailboxes.iter().map(|_| Arc::default()).collect();
-        let suspects = control.suspects.clone();
-        let shared = Shared::new(Parts {
-            topology: control.topology.clone(),
-            positions: Arc::clone(&control.positions),
-            catalogs: catalogs(&config, &control, &metrics, &role_tls)?,
-            backend_tls: ClientTls::new(&config.tls, None)?,
-            panics: metrics.panics.clone(),
-            cancels: Arc::clone(&cancels),
-            suspect: Box::new(move |member| suspects.tell(member)),
-            busyness,
-            mailboxes,
-            config: Arc::clone(&config),
-        });
+        let (shared, mail) = shared(&config, &control, &metrics, &role_tls)?;
         let handshake = Arc::new(ArcSwap::from_pointee(handshake(&config)?));
         let verifiers = Arc::new(verifiers(&config, &control, &role_tls)?);
         let (seats, arrivals): (Vec<_>, Vec<_>) = shared.busyness.iter().map(seat).unzip();
-        let door =
-            threads::Door { handshake: Arc::clone(&handshake), verifiers, logins: metrics.logins.clone() };
+        let admins = Arc::new(ArcSwap::from_pointee(config.admin.users.clone()));
+        console::keep_verifiers(&verifiers, &admins, control.topology.clone());
+        let live = Live {
+            handshake: Arc::clone(&handshake),
+            verifiers: Arc::clone(&verifiers),
+            admins,
+            shared: Arc::clone(&shared),
+        };
+        let reload = reloader(path.to_owned(), role_tls, live.clone(), set_level);
+        let record = Record::follow(&shared, control.transitions.clone(), control.topology.clone());
+        let console = Desk::new(live, &record, &reload);
+        let door = threads::Door {
+            handshake: Arc::clone(&handshake),
+            verifiers,
+            logins: metrics.logins.clone(),
+            console,
+        };
         let crew = Crew::start(&shared, &door, worker_metrics, mail, arrivals)?;
         let listener = Listener::bind(&config.listen.addresses, config.listen.backlog)
             .with_context(|| format!("listen.address: {}", join(&config.listen.addresses)))?;
@@ -124,12 +121,11 @@ impl Proxy {
             listen_limits(&config),
             Arc::new(Counters::default()),
             seats,
-            Arc::clone(&handshake),
-            cancels,
+            handshake,
+            Arc::clone(&shared.cancels),
         ))
         .abort_handle();
-        let reload = reloader(path.to_owned(), role_tls, door, Arc::clone(&shared), set_level);
-        let admin = views::serve(&config, metrics, &control, &shared, &crew, Arc::clone(&reload))?;
+        let admin = views::serve(&config, metrics, &control, &shared, &crew, &record, Arc::clone(&reload))?;
         drop(entered);
         tracing::info!(listen = %join(&addresses), workers = config.listen.workers, "pg-ha-proxy takes connections");
         Ok(Self {
@@ -220,6 +216,38 @@ async fn told_to_stop(reload: &admin::Reload) -> std::io::Result<()> {
     }
 }
 
+/// One thread for all that is not a worker's.
+fn control_runtime() -> anyhow::Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(1).thread_name("control").enable_all();
+    builder.build().context("starting the control runtime")
+}
+
+/// What the sessions share, and each worker's mail.
+fn shared(
+    config: &Arc<Config>,
+    control: &Control,
+    metrics: &Metrics,
+    role_tls: &RoleTls,
+) -> anyhow::Result<(Arc<Shared>, Vec<mpsc::Receiver<Mail>>)> {
+    let workers = 0..config.listen.workers;
+    let (mailboxes, mail): (Vec<_>, Vec<_>) = workers.map(|_| mpsc::channel::<Mail>(MAILBOX)).unzip();
+    let suspects = control.suspects.clone();
+    let shared = Shared::new(Parts {
+        topology: control.topology.clone(),
+        positions: Arc::clone(&control.positions),
+        catalogs: catalogs(config, control, metrics, role_tls)?,
+        backend_tls: ClientTls::new(&config.tls, None)?,
+        panics: metrics.panics.clone(),
+        cancels: Arc::new(CancelKeys::default()),
+        suspect: Box::new(move |member| suspects.tell(member)),
+        busyness: mailboxes.iter().map(|_| Arc::default()).collect(),
+        mailboxes,
+        config: Arc::clone(config),
+    });
+    Ok((shared, mail))
+}
+
 /// A worker's place at the acceptor, and where its clients arrive.
 fn seat(busy: &Arc<Busyness>) -> (Seat, mpsc::Receiver<Incoming>) {
     let (incoming, arrivals) = mpsc::channel(ARRIVALS);
@@ -297,14 +325,17 @@ fn configured(config: &Config) -> anyhow::Result<Configured> {
     Configured::new(&config.users).map_err(|(user, error)| anyhow::anyhow!("[[users]] {user}: {error}"))
 }
 
-/// What a reload does: everything that can change without a restart, or nothing.
-fn reloader(
-    path: PathBuf,
-    role_tls: RoleTls,
-    door: threads::Door,
+/// What a reload changes.
+#[derive(Clone)]
+struct Live {
+    handshake: Arc<ArcSwap<HandshakeConfig>>,
+    verifiers: Arc<Verifiers>,
+    admins: Admins,
     shared: Arc<Shared>,
-    set_level: SetLevel,
-) -> admin::Reload {
+}
+
+/// What a reload does: everything that can change without a restart, or nothing.
+fn reloader(path: PathBuf, role_tls: RoleTls, live: Live, set_level: SetLevel) -> admin::Reload {
     let set_level = Arc::new(set_level);
     Arc::new(move || {
         let reload = || -> anyhow::Result<String> {
@@ -313,12 +344,13 @@ fn reloader(
             let backend_tls = ClientTls::new(&config.tls, None)?;
             let users = configured(&config)?;
             role_tls.renew(&config)?;
-            door.verifiers.configure(users);
-            door.handshake.store(Arc::new(handshake));
-            shared.backend_tls.store(Arc::new(backend_tls));
-            shared.catalogs.rebase(functions(&config));
+            live.verifiers.configure(users);
+            live.handshake.store(Arc::new(handshake));
+            live.admins.store(Arc::new(config.admin.users.clone()));
+            live.shared.backend_tls.store(Arc::new(backend_tls));
+            live.shared.catalogs.rebase(functions(&config));
             set_level(&config.log.level);
-            let waiting = crate::config::needs_restart(&shared.config, &config);
+            let waiting = crate::config::needs_restart(&live.shared.config, &config);
             Ok(if waiting.is_empty() {
                 "reloaded".to_owned()
             } else {

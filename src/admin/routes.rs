@@ -29,7 +29,7 @@ pub(super) fn router(views: Views) -> Router {
         .route("/readyz", get(ready))
         .route("/topology", get(show_topology))
         .route("/pools", view(|views| &views.pools))
-        .route("/sessions", view(|views| &views.sessions))
+        .route("/sessions", get(sessions))
         .route("/routes", view(|views| &views.routes))
         .route("/failovers", view(|views| &views.failovers))
         .route("/reload", post(reload))
@@ -62,6 +62,10 @@ async fn ready(State(views): State<Views>) -> Response {
     let replicas = topology.members.iter().filter(|member| member.serves_reads).count();
     let status = if primary || replicas > 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(json!({ "primary": primary, "replicas": replicas }))).into_response()
+}
+
+async fn sessions(State(views): State<Views>) -> Json<Value> {
+    Json((views.sessions)().await)
 }
 
 async fn show_topology(State(views): State<Views>) -> Json<Value> {

@@ -62,7 +62,7 @@ impl Side {
             metrics: Arc::new(Metrics::new(1).unwrap().0),
             topology: receiver,
             pools: Arc::new(|| json!([{ "member": "pg-node-1", "idle": 3 }])),
-            sessions: Arc::new(|| json!({ "sessions": 5 })),
+            sessions: Arc::new(|| Box::pin(std::future::ready(json!({ "sessions": 5 })))),
             routes: Arc::new(|| json!([])),
             failovers: Arc::new(|| json!([{ "epoch": 4 }])),
             reload: Arc::new(|| Err("proxy.toml:1: x: wrong".to_owned())),

@@ -32,6 +32,7 @@ fn show_member(member: &Member, is_primary: bool) -> Value {
         "port": member.port,
         "role": &*member.role,
         "primary": is_primary,
+        "answers": member.answers,
         "serves_reads": member.serves_reads,
         "why_not": member.why_not,
         "weight": member.weight,

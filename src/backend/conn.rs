@@ -72,6 +72,8 @@ pub struct Backend {
     pub last_session: u32,
     /// Bytes that were read and belong to a frame not yet complete.
     pub stash: Vec<u8>,
+    /// The proxy's end of the connection.
+    pub local: Option<std::net::SocketAddr>,
     /// When it was opened.
     pub opened: Instant,
     /// When it last came back to its pool.

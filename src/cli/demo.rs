@@ -100,8 +100,9 @@ pub fn proxy_toml(status: &Status, listen: SocketAddr, admin: SocketAddr) -> Str
     let mut text = format!(
         "[listen]\naddress = \"{listen}\"\n\n[tls]\nserver_mode = \"verify-full\"\nserver_ca = {ca}\n\n\
          [topology]\netcd_endpoints = {endpoints}\nnamespace = \"{namespace}\"\nscope = \"{scope}\"\n\n\
-         [admin]\naddress = \"{admin}\"\n\n[log]\nlevel = \"warn\"\n\n[auth]\n",
+         [admin]\naddress = \"{admin}\"\nusers = {users}\n\n[log]\nlevel = \"warn\"\n\n[auth]\n",
         ca = quoted(&status.ca),
+        users = toml::Value::from(vec![status.app.clone()]),
         namespace = status.namespace,
         scope = status.scope,
     );

@@ -17,6 +17,9 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Moves the cursor home and clears what is below (ECMA-48, CUP and ED).
 const CLEAR: &str = "\x1b[H\x1b[J";
 
+/// Lines of sessions that wait or are pinned.
+const HELD: usize = 20;
+
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The configuration of the running proxy [default: proxy.toml if it is there]
@@ -98,11 +101,13 @@ fn shown(status: &Value, as_json: bool) -> String {
         return format!("{status}\n");
     }
     let failovers = failovers(&status["failovers"]["failovers"]);
+    let (counts, held) = sessions(&status["sessions"]);
     let mut text = rule(&status["topology"]);
     for (title, rows) in [
         ("Members", &status["topology"]["members"]),
         ("Pools", &status["pools"]),
-        ("Sessions", &status["sessions"]),
+        ("Sessions", &counts),
+        ("Sessions that wait or are pinned", &held),
         ("Failovers", &failovers),
     ] {
         let rows = table(rows);
@@ -122,6 +127,25 @@ fn rule(topology: &Value) -> String {
     format!("{state}, epoch {}\n", topology["epoch"])
 }
 
+/// The counts of sessions, and a line for each of the first that wait or are tied to a backend.
+fn sessions(all: &Value) -> (Value, Value) {
+    let counts: Map<String, Value> = all
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(_, value)| value.is_number())
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    let held = all["clients"].as_array().into_iter().flatten();
+    let held = held.filter(|row| !row["waits_for"].is_null() || !row["pinned"].is_null());
+    let row = |row: &Value| {
+        let columns =
+            ["ptr", "user", "database", "addr", "member", "waits_for", "wait", "pinned", "pinned_since"];
+        Value::Object(columns.map(|name| (name.to_owned(), row[name].clone())).into_iter().collect())
+    };
+    (Value::Object(counts), Value::Array(held.take(HELD).map(row).collect()))
+}
+
 /// Of each failover's record what fits on a line; times are in milliseconds from its first sign.
 fn failovers(list: &Value) -> Value {
     let row = |one: &Value| {
@@ -136,4 +160,19 @@ fn failovers(list: &Value) -> Value {
         })
     };
     Value::Array(list.as_array().into_iter().flatten().map(row).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_that_wait_or_are_pinned_have_lines() {
+        let client = |ptr: &str, pinned: Value| json!({ "ptr": ptr, "pinned": pinned, "waits_for": null });
+        let clients = json!([client("1", json!(null)), client("2", json!("LISTEN"))]);
+        let (counts, held) = sessions(&json!({ "sessions": 2, "paused": [], "clients": clients }));
+        assert_eq!(counts, json!({ "sessions": 2 }));
+        assert_eq!(held.as_array().map(Vec::len), Some(1));
+        assert_eq!((&held[0]["ptr"], &held[0]["pinned"]), (&json!("2"), &json!("LISTEN")));
+    }
 }

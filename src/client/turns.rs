@@ -29,6 +29,11 @@ impl Turns {
         Self { all: Semaphore::new(places), each: places.div_ceil(2), lanes: DashMap::default() }
     }
 
+    /// How many places are free.
+    pub fn free(&self) -> usize {
+        self.all.available_permits()
+    }
+
     /// Does the work when it is its turn. Waiting is bounded by whoever drops this.
     pub(super) async fn take<T>(&self, address: IpAddr, work: impl Future<Output = T>) -> T {
         let lane = self.lane(address);

@@ -109,6 +109,12 @@ impl Verifiers {
         }
     }
 
+    /// Reads what the primary says of `user`, so that it is known when there is none to ask; what is fresh is not read again.
+    pub async fn prepare(&self, user: &Arc<str>) {
+        // Where it can't be read now there is nobody to tell.
+        let _unread = self.subject(user).await;
+    }
+
     /// How many roles are kept.
     pub fn len(&self) -> usize {
         self.roles.len()

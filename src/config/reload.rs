@@ -37,6 +37,7 @@ pub const LIVE: &[&str] = &[
     "routing.primary_functions",
     "limits.logins",
     "limits.login_timeout",
+    "admin.users",
     "log.level",
 ];
 

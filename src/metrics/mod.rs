@@ -7,6 +7,7 @@
 mod cells;
 mod collector;
 mod parts;
+mod tally;
 mod worker;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use prometheus::{IntCounter, IntGaugeVec, Opts, Registry, TextEncoder};
 
 pub use parts::{CatalogRead, Control, LoginResult, Logins, Members, Routing};
+pub use tally::{Tally, TallyReader, Traffic};
 pub use worker::{BackendState, Class, Reroute, SQLSTATES, Slot, Worker};
 
 /// All of it. What each part needs is taken from here once, at the start.

@@ -39,6 +39,15 @@ impl Stream {
         tls.get_ref().1.peer_certificates()?.first().map(AsRef::as_ref)
     }
 
+    /// TLS version and cipher suite, such as `TLSv1_3/TLS13_AES_256_GCM_SHA384`; none on a plain connection.
+    pub fn tls_name(&self) -> Option<String> {
+        let Self::Tls(tls) = self else { return None };
+        let (_, connection) = tls.get_ref();
+        let version = connection.protocol_version()?;
+        let suite = connection.negotiated_cipher_suite()?.suite();
+        Some(format!("{}/{}", version.as_str()?, suite.as_str()?))
+    }
+
     /// Takes the connection over to the runtime of the calling thread. One under TLS stays with the runtime that made it, which
     /// still serves it.
     ///

@@ -145,6 +145,11 @@ impl Pool {
         self.idle.borrow_mut().pop()
     }
 
+    /// Looks at each idle backend.
+    pub fn each_idle(&self, look: impl FnMut(&Backend)) {
+        self.idle.borrow().iter().for_each(look);
+    }
+
     /// Takes up a backend that another worker gave.
     pub fn adopt(&self, backend: Backend) {
         self.busy.set(self.busy.get() + 1);

@@ -10,7 +10,9 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
-use crate::client::{self, HandshakeConfig, HandshakeError, Incoming, Outcome, Verifiers};
+use super::console::{self, Desk};
+use crate::admin::console::DATABASE;
+use crate::client::{self, HandshakeConfig, HandshakeError, Incoming, Outcome, Replication, Verifiers};
 use crate::metrics::{self, LoginResult, Logins};
 use crate::session::{self, Mail, Shared, Worker};
 
@@ -20,6 +22,7 @@ pub(super) struct Door {
     pub(super) handshake: Arc<ArcSwap<HandshakeConfig>>,
     pub(super) verifiers: Arc<Verifiers>,
     pub(super) logins: Arc<Logins>,
+    pub(super) console: Arc<Desk>,
 }
 
 /// The worker threads.
@@ -122,7 +125,12 @@ async fn admit(worker: std::rc::Rc<Worker>, door: &Door, incoming: Incoming, cou
     match outcome {
         Ok(Outcome::Accepted(accepted)) => {
             door.logins.count(LoginResult::Ok);
-            session::serve(worker, *accepted, Box::new((guard, counted))).await;
+            let place = Box::new((guard, counted));
+            if accepted.database == DATABASE && accepted.replication == Replication::None {
+                console::serve(worker, *accepted, Arc::clone(&door.console), place).await;
+            } else {
+                session::serve(worker, *accepted, place).await;
+            }
         }
         Ok(Outcome::Cancel { process_id, secret, stream }) => {
             worker.shared().cancels.cancel(process_id, &secret);

@@ -8,15 +8,19 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::Context;
 use serde_json::{Value, json};
 
+use super::console::tables;
 use super::record::Record;
 use super::threads::Crew;
-use crate::admin::{self, Reload, View, Views};
+use crate::admin::{self, Reload, Survey, View, Views};
 use crate::config::Config;
 use crate::control::Control;
 use crate::metrics::Metrics;
 use crate::routing::Lesson;
 use crate::session::{Shared, Shown};
 use crate::topology::Epoch;
+
+/// Sessions that `/sessions` shows one by one.
+const SESSIONS: usize = 1000;
 
 /// Starts the HTTP side, if there is to be one; gives the address it is bound to.
 pub(super) fn serve(
@@ -25,6 +29,7 @@ pub(super) fn serve(
     control: &Control,
     shared: &Arc<Shared>,
     crew: &Crew,
+    record: &Arc<Record>,
     reload: Reload,
 ) -> anyhow::Result<Option<SocketAddr>> {
     let metrics = Arc::new(metrics);
@@ -42,8 +47,11 @@ pub(super) fn serve(
         topology: control.topology.clone(),
         pools: pools(shared),
         sessions: sessions(shared, crew),
-        routes: routes(config, shared),
-        failovers: failovers(shared, control),
+        routes: {
+            let shared = Arc::clone(shared);
+            Arc::new(move || routes(&shared))
+        },
+        failovers: failovers(record, control),
         reload,
     };
     tokio::spawn(admin::serve(listener, views, std::future::pending()));
@@ -99,41 +107,57 @@ fn pools(shared: &Arc<Shared>) -> View {
     })
 }
 
-fn sessions(shared: &Arc<Shared>, crew: &Crew) -> View {
-    let (shared, count) = (Arc::clone(shared), crew.count());
+fn sessions(shared: &Arc<Shared>, crew: &Crew) -> Survey {
+    let (shared, count) = (Arc::clone(shared), Arc::new(crew.count()));
     Arc::new(move || {
-        let holding = shared.holding.load(std::sync::atomic::Ordering::Relaxed);
-        json!({ "sessions": count(), "waiting_for_primary": holding })
+        let (shared, count) = (Arc::clone(&shared), Arc::clone(&count));
+        Box::pin(async move {
+            let (mut clients, silent) = tables::clients(&shared).await;
+            let rows = clients.as_array_mut().map(std::mem::take).unwrap_or_default();
+            let waiting = rows.iter().filter(|row| !row["waits_for"].is_null()).count();
+            let for_primary = rows.iter().filter(|row| row["waits_for"] == "primary").count();
+            let pinned = rows.iter().filter(|row| !row["pinned"].is_null()).count();
+            let left_out = rows.len().saturating_sub(SESSIONS);
+            json!({
+                "sessions": count(), "waiting": waiting, "waiting_for_primary": for_primary,
+                "pinned": pinned, "paused": paused(&shared), "silent_workers": silent, "left_out": left_out,
+                "clients": rows.into_iter().take(SESSIONS).collect::<Vec<_>>(),
+            })
+        })
     })
 }
 
+/// The databases that the console has paused; `*` for all.
+fn paused(shared: &Shared) -> Vec<Arc<str>> {
+    let all = shared.pauses.all().then(|| Arc::from("*"));
+    all.into_iter().chain(shared.pauses.databases()).collect()
+}
+
 /// What is known of functions and statements; no literal of a client's is in it.
-fn routes(config: &Config, shared: &Arc<Shared>) -> View {
-    let (routing, shared) = (config.routing.clone(), Arc::clone(shared));
-    Arc::new(move || {
-        let all = shared.catalogs.show();
-        let lessons = |catalog: &Shown| -> Vec<Value> {
-            let lesson = |lesson: &Arc<Lesson>| {
-                json!({
-                    "database": &*catalog.database, "statement": &*lesson.text,
-                    "count": lesson.count.load(Relaxed), "since": time(lesson.since),
-                })
-            };
-            catalog.lessons.iter().map(lesson).collect()
-        };
-        let catalog = |catalog: &Shown| {
-            let [functions, relations, operators] = catalog.names;
+pub(super) fn routes(shared: &Shared) -> Value {
+    let routing = &shared.config.routing;
+    let all = shared.catalogs.show();
+    let lessons = |catalog: &Shown| -> Vec<Value> {
+        let lesson = |lesson: &Arc<Lesson>| {
             json!({
-                "database": &*catalog.database, "read": catalog.read.map(time), "functions": functions,
-                "relations": relations, "operators": operators, "error": catalog.error.as_deref(),
+                "database": &*catalog.database, "statement": &*lesson.text,
+                "count": lesson.count.load(Relaxed), "since": time(lesson.since),
             })
         };
+        catalog.lessons.iter().map(lesson).collect()
+    };
+    let catalog = |catalog: &Shown| {
+        let [functions, relations, operators] = catalog.names;
         json!({
-            "read_only_functions": routing.read_only_functions,
-            "primary_functions": routing.primary_functions,
-            "catalogs": all.iter().map(catalog).collect::<Vec<_>>(),
-            "learnt": all.iter().flat_map(lessons).collect::<Vec<_>>(),
+            "database": &*catalog.database, "read": catalog.read.map(time), "functions": functions,
+            "relations": relations, "operators": operators, "error": catalog.error.as_deref(),
         })
+    };
+    json!({
+        "read_only_functions": routing.read_only_functions,
+        "primary_functions": routing.primary_functions,
+        "catalogs": all.iter().map(catalog).collect::<Vec<_>>(),
+        "learnt": all.iter().flat_map(lessons).collect::<Vec<_>>(),
     })
 }
 
@@ -142,9 +166,8 @@ fn time(seconds: u64) -> String {
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
 }
 
-fn failovers(shared: &Arc<Shared>, control: &Control) -> View {
-    let record = Record::follow(shared, control.transitions.clone(), control.topology.clone());
-    let transitions = control.transitions.clone();
+fn failovers(record: &Arc<Record>, control: &Control) -> View {
+    let (record, transitions) = (Arc::clone(record), control.transitions.clone());
     Arc::new(move || {
         let list: Vec<Value> = transitions.borrow().iter().map(|one| json!(format!("{one:?}"))).collect();
         json!({ "failovers": record.show(), "transitions": list })

@@ -5,7 +5,6 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -15,6 +14,7 @@ use super::holding::Holding;
 use super::load::Busy;
 use super::run::Rerun;
 use super::sequences::Sequences;
+use super::shown::Wait;
 use super::state::Tx;
 use super::told::Counters;
 use super::{Ended, LOOK_AHEAD, Lease, Session};
@@ -37,9 +37,6 @@ const UNREACHABLE_WAIT: std::time::Duration = std::time::Duration::from_millis(2
 
 /// A wait for a primary from which on the client hears of it.
 const NOTICE_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
-
-/// How long a search waits at most before it looks for a place again.
-const SEARCH_WAIT: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// The time between two looks at whether a replica has reached the fence.
 const FENCE_LOOK: std::time::Duration = std::time::Duration::from_millis(1);
@@ -95,7 +92,7 @@ impl Attempt {
         self.takes_refusals
     }
 
-    fn began(&mut self) -> Instant {
+    pub(super) fn began(&mut self) -> Instant {
         *self.since.get_or_insert_with(Instant::now)
     }
 }
@@ -111,7 +108,7 @@ pub(super) enum Failure {
 
 /// What a wait brought.
 #[expect(clippy::large_enum_variant, reason = "lives for one match; boxing would allocate on each wait")]
-enum Woken {
+pub(super) enum Woken {
     Backend(Result<Backend, AcquireError>),
     Topology,
     Cancelled,
@@ -124,10 +121,15 @@ impl Session {
         attempt: &mut Attempt,
         bytes: usize,
     ) -> Result<Result<(), Failure>, Ended> {
-        if self.lease.is_some() {
-            return Ok(if attempt.sequences { self.held_has_values() } else { Ok(()) });
-        }
         loop {
+            if self.is_paused()
+                && let Err(failure) = Box::pin(self.wait_while_paused(attempt, bytes)).await?
+            {
+                return Ok(Err(failure));
+            }
+            if self.lease.is_some() {
+                return Ok(if attempt.sequences { self.held_has_values() } else { Ok(()) });
+            }
             let topology = self.worker.topology();
             let member = match self.choose(attempt, &topology, bytes).await? {
                 Ok(Some(member)) => member,
@@ -159,11 +161,11 @@ impl Session {
                 return Ok(Ok(()));
             }
             match self.wait_for_backend(&pool, primary, attempt).await? {
-                Ok(Some(backend)) if self.still_good(&pool, primary) => {
+                Ok(Some(backend)) if self.still_good(&pool, primary) && !self.is_paused() => {
                     self.lease(pool, backend, member, primary, busy);
                     return Ok(Ok(()));
                 }
-                // It came, but the topology has moved on meanwhile.
+                // It came, but the topology has moved on meanwhile, or PAUSE came.
                 Ok(Some(backend)) => self.worker.release(&self.pools, &pool, backend),
                 Ok(None) => self.pause(attempt, member, primary).await?,
                 Err(failure) => return Ok(Err(failure)),
@@ -263,7 +265,17 @@ impl Session {
     ) {
         self.backend_unflushed = false;
         let rule = primary.then(|| self.worker.topology().epoch);
-        self.handle.hold(Some(Held { member: backend.member, generation: member.generation, rule }));
+        self.handle.hold(Some(Held {
+            member: backend.member,
+            generation: member.generation,
+            rule,
+            process_id: backend.process_id,
+            local: backend.local,
+            opened: backend.opened,
+            since: self.worker.swept(),
+            tls: backend.stream.is_tls(),
+        }));
+        self.pools.tally.assigned();
         let own_sequences = backend.last_session == self.handle.id || self.sequences == Sequences::Foreign;
         backend.last_session = self.handle.id;
         self.lease = Some(Lease {
@@ -295,16 +307,14 @@ impl Session {
         if let Some(candidate) = topology.candidate.and_then(|id| topology.member(id)) {
             self.worker.warm(&self.pools, topology, candidate);
         }
-        let _place = Holding::enter(&shared, bytes);
-        if shared.holding.load(Relaxed) > limits.max_waiting
-            || shared.holding_bytes.load(Relaxed) > limits.max_waiting_bytes
-        {
+        let place = Holding::enter(&shared, bytes);
+        if place.is_one_too_many() {
             Counters::add(&shared.told.gave_up);
             let message = "too many sessions wait for a primary";
             return Ok(Err(Failure::Own(SqlState::TOO_MANY_CONNECTIONS, message.into())));
         }
-        let (began, waited) = (attempt.began(), Instant::now());
-        self.worker.metrics.failover_wait_began();
+        let began = attempt.began();
+        self.wait_begins(Wait::Primary, Instant::now());
         if !std::mem::replace(&mut attempt.waited, true) {
             Counters::add(&shared.told.waited);
         }
@@ -316,7 +326,7 @@ impl Session {
             let wait = poll_fn(|cx| self.poll_wait(cx, false));
             tokio::time::timeout_at(deadline.into(), wait).await
         };
-        self.worker.metrics.failover_wait_ended(waited.elapsed());
+        self.wait_ends();
         shared.told.waited_for(began.elapsed());
         attempt.tries = 0;
         match woken {
@@ -333,26 +343,6 @@ impl Session {
                 let message = format!("there has been no primary for {waited} s; try again later");
                 Ok(Err(Failure::Own(SqlState::CANNOT_CONNECT_NOW, message)))
             }
-        }
-    }
-
-    /// All replicas that may serve a search have as many as they may: waits for one to end.
-    async fn wait_for_search(&mut self) -> Result<Result<(), Failure>, Ended> {
-        let shared = std::sync::Arc::clone(&self.worker.shared);
-        let mut ended = std::pin::pin!(shared.search_ended.notified());
-        let wait = poll_fn(|cx| {
-            if ended.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Ok(Woken::Topology));
-            }
-            self.poll_wait(cx, false)
-        });
-        // Woken at the latest after a moment: a place that another took is looked for again.
-        match tokio::time::timeout(SEARCH_WAIT, wait).await {
-            Ok(woken) => Ok(match woken? {
-                Woken::Cancelled => Err(cancelled()),
-                Woken::Backend(_) | Woken::Topology => Ok(()),
-            }),
-            Err(_elapsed) => Ok(Ok(())),
         }
     }
 
@@ -376,7 +366,7 @@ impl Session {
         if let Err(error) = pool.wait(&self.waiter, began) {
             return Ok(Err(Failure::Own(SqlState::TOO_MANY_CONNECTIONS, error.to_string())));
         }
-        self.worker.metrics.pool_wait_began();
+        self.wait_begins(Wait::Backend, began);
         let (_, _, opening, waiting) = pool.counts();
         // The first for whom nothing is under way asks for those behind it too.
         self.worker.open_more(&self.pools, pool, waiting == opening + 1);
@@ -389,6 +379,7 @@ impl Session {
             }
         };
         pool.forget(&self.waiter);
+        self.wait_ends();
         let given = match woken {
             Ok(Woken::Backend(given)) => given,
             Ok(Woken::Topology) => self.waiter.try_take().unwrap_or(Err(AcquireError::Moved)),
@@ -401,7 +392,6 @@ impl Session {
                 return Err(ended);
             }
         };
-        self.worker.metrics.pool_wait_ended(began.elapsed());
         Ok(match given {
             Ok(backend) => Ok(Some(backend)),
             Err(AcquireError::Moved) => Ok(None),
@@ -457,7 +447,11 @@ impl Session {
         self.wait_for_topology(UNREACHABLE_WAIT).await.map(|_| ())
     }
 
-    fn poll_wait(&mut self, cx: &mut Context<'_>, for_backend: bool) -> Poll<Result<Woken, Ended>> {
+    pub(super) fn poll_wait(
+        &mut self,
+        cx: &mut Context<'_>,
+        for_backend: bool,
+    ) -> Poll<Result<Woken, Ended>> {
         if for_backend && let Poll::Ready(given) = self.waiter.poll(cx) {
             return Poll::Ready(Ok(Woken::Backend(given)));
         }
@@ -486,6 +480,6 @@ pub(super) fn bit(member: u16) -> u64 {
     1 << (member % 64)
 }
 
-fn cancelled() -> Failure {
+pub(super) fn cancelled() -> Failure {
     Failure::Own(SqlState::QUERY_CANCELED, "canceling statement due to user request".into())
 }

@@ -97,10 +97,16 @@ fn leaving<'a>(active: &[(u64, &'a Rc<Handle>)], share: u32, part: u32) -> Vec<&
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::shown::Card;
 
     /// Which of sessions 1, 2, 3 … leave that have run so many batches.
     fn ids(batches: &[u64], share: u32, part: u32) -> Vec<u32> {
-        let handles: Vec<_> = (1..).map(Handle::new).map(Rc::new).take(batches.len()).collect();
+        let handles: Vec<_> = (1..)
+            .map(Card::of)
+            .map(|card| Handle::new(card, Instant::now()))
+            .map(Rc::new)
+            .take(batches.len())
+            .collect();
         let active: Vec<_> = batches.iter().copied().zip(&handles).collect();
         leaving(&active, share, part).iter().map(|handle| handle.id).collect()
     }

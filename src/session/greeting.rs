@@ -15,12 +15,13 @@ use super::batch::Summary;
 use super::handle::Handle;
 use super::loss::Loss;
 use super::run::{Outcome, Run};
-use super::shared::GreetingKey;
+use super::shared::{GreetingKey, Shared};
+use super::shown::Card;
 use super::state::Tx;
 use super::worker::Pools;
 use super::{Ended, Mail, Session, Worker};
 use crate::backend::{Parameters, Settings};
-use crate::client::{Accepted, RoleGuard};
+use crate::client::{Accepted, CancelEntry, RoleGuard};
 use crate::net::Stream;
 use crate::sql::{Class, Encoding, Lexing};
 use crate::wire::build::{self, Severity};
@@ -32,7 +33,8 @@ use crate::wire::{SqlState, TxStatus};
 ///
 /// `_place` is the client's place in the limits, given back when it is gone.
 pub async fn serve(worker: Rc<Worker>, accepted: Accepted, place: Box<dyn Any + Send>) {
-    let handle = Rc::new(Handle::new(worker.shared.next_session()));
+    let card = Card::new(worker.shared.next_session(), &accepted, false);
+    let handle = Rc::new(Handle::new(card, worker.swept()));
     let registered = Registered::new(&worker, &handle);
     let (mut session, login) = Session::new(&worker, &handle, accepted);
     if login.replication != Replication::None {
@@ -195,22 +197,9 @@ impl Session {
         for (name, value) in parameters.iter() {
             build::parameter_status(&mut out, name, value);
         }
-        let (shared, session) = (Arc::downgrade(&self.worker.shared), self.handle.id);
-        let batch = Arc::clone(&self.handle.batch);
-        let cancel = self.worker.shared.cancels.register(
-            login.minor,
-            Arc::new(move || {
-                // What is under way now is meant, nothing that comes later.
-                let batch = batch.load(Relaxed);
-                if let Some(shared) = shared.upgrade().filter(|_| batch % 2 == 1) {
-                    // Whichever worker has it by now.
-                    for worker in 0..shared.workers() {
-                        shared.post(worker, Mail::Cancel(session, batch));
-                    }
-                }
-            }),
-        );
+        let cancel = cancel_key(&self.worker.shared, &self.handle, login.minor);
         build::backend_key_data(&mut out, cancel.process_id, &cancel.secret);
+        self.show_arrival(Some(cancel.process_id));
         self.cancel = Some(cancel);
         build::ready_for_query(&mut out, TxStatus::Idle);
         self.to_client = out;
@@ -282,6 +271,22 @@ impl Session {
     }
 }
 
+/// A session's cancel key.
+pub(super) fn cancel_key(shared: &Arc<Shared>, handle: &Handle, minor: u16) -> CancelEntry {
+    let (weak, session, batch) = (Arc::downgrade(shared), handle.id, Arc::clone(&handle.batch));
+    let target = move || {
+        // What is under way now is meant, nothing that comes later.
+        let batch = batch.load(Relaxed);
+        if let Some(shared) = weak.upgrade().filter(|_| batch % 2 == 1) {
+            // Whichever worker has it by now.
+            for worker in 0..shared.workers() {
+                shared.post(worker, Mail::Cancel(session, batch));
+            }
+        }
+    };
+    shared.cancels.register(minor, Arc::new(target))
+}
+
 /// What decides how SQL text is read, of what the server reported.
 pub(super) fn lexing(parameters: &Parameters) -> Lexing {
     let encoding = parameters.value(b"client_encoding").and_then(|name| std::str::from_utf8(name).ok());
@@ -301,13 +306,13 @@ fn key_of(parameters: &[(String, String)]) -> Box<[u8]> {
 }
 
 /// A session in its worker's list, as long as it lives; a panic takes it out too, and is counted.
-struct Registered {
+pub(super) struct Registered {
     worker: Rc<Worker>,
     handle: Rc<Handle>,
 }
 
 impl Registered {
-    fn new(worker: &Rc<Worker>, handle: &Rc<Handle>) -> Self {
+    pub(super) fn new(worker: &Rc<Worker>, handle: &Rc<Handle>) -> Self {
         worker.sessions.borrow_mut().insert(handle.id, Rc::clone(handle));
         worker.metrics.session_began();
         Self { worker: Rc::clone(worker), handle: Rc::clone(handle) }

@@ -1,10 +1,13 @@
 //! A session as its worker reaches it: to wake it, cut it, cancel what it runs.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Waker};
+use std::time::Instant;
 
+use super::shown::{Card, Shown};
 use crate::topology::{Epoch, Rule, Topology};
 
 /// What a session is told from outside. Read by the session at its next poll.
@@ -25,6 +28,16 @@ pub(super) struct Held {
     pub(super) generation: u64,
     /// The epoch in which its member was the primary; none for a replica's.
     pub(super) rule: Option<Epoch>,
+    /// The rest is for an operator's eyes: the server's process id,
+    pub(super) process_id: u32,
+    /// the proxy's end of the connection,
+    pub(super) local: Option<SocketAddr>,
+    /// when it was opened,
+    pub(super) opened: Instant,
+    /// since when the session holds it,
+    pub(super) since: Instant,
+    /// and whether it is under TLS.
+    pub(super) tls: bool,
 }
 
 /// How it stands with the backend that a session holds.
@@ -59,6 +72,8 @@ pub(super) struct Handle {
     /// Whether the session waits for another topology, and whether there is one.
     wants_topology: Cell<bool>,
     topology_moved: Cell<bool>,
+    /// What an operator sees of it.
+    pub(super) shown: Shown,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -87,14 +102,14 @@ impl Held {
 }
 
 impl Handle {
-    pub(super) fn new(id: u32) -> Self {
-        Self::moved(id, Arc::default())
+    pub(super) fn new(card: Arc<Card>, now: Instant) -> Self {
+        Self::moved(card, Arc::default(), now)
     }
 
     /// Of a session that comes from another worker.
-    pub(super) fn moved(id: u32, batch: Arc<AtomicU64>) -> Self {
+    pub(super) fn moved(card: Arc<Card>, batch: Arc<AtomicU64>, now: Instant) -> Self {
         Self {
-            id,
+            id: card.id,
             looked_at: Cell::new(batch.load(Relaxed)),
             batch,
             held: Cell::new(None),
@@ -105,6 +120,7 @@ impl Handle {
             move_to: Cell::new(None),
             wants_topology: Cell::new(false),
             topology_moved: Cell::new(false),
+            shown: Shown::new(card, now),
             waker: RefCell::new(None),
         }
     }
@@ -199,6 +215,11 @@ impl Handle {
     pub(super) fn next_batch(&self) {
         // Only its own session writes it.
         self.batch.store(self.batch.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// Whether a batch is under way.
+    pub(super) fn is_running(&self) -> bool {
+        self.batch.load(Relaxed) % 2 == 1
     }
 
     /// Cancels the batch of this number, if it is still under way.

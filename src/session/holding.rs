@@ -15,6 +15,13 @@ impl<'a> Holding<'a> {
         shared.holding_bytes.fetch_add(bytes, Relaxed);
         Self { shared, bytes }
     }
+
+    /// Whether more wait by now than may.
+    pub(super) fn is_one_too_many(&self) -> bool {
+        let limits = &self.shared.config.failover;
+        self.shared.holding.load(Relaxed) > limits.max_waiting
+            || self.shared.holding_bytes.load(Relaxed) > limits.max_waiting_bytes
+    }
 }
 
 impl Drop for Holding<'_> {

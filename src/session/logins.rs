@@ -72,8 +72,8 @@ impl Worker {
         if self.shared.is_present_in(database) {
             return;
         }
-        self.each_pool(|identity, pool| {
-            if *identity.database == *database {
+        self.each_pool(|pools, pool| {
+            if *pools.identity.database == *database {
                 pool.close_idle();
             }
         });

@@ -14,6 +14,7 @@ mod copying;
 mod events;
 mod explain;
 mod greeting;
+mod guest;
 mod handle;
 mod holding;
 mod listening;
@@ -23,6 +24,7 @@ mod logins;
 mod loss;
 mod moving;
 mod open;
+mod pausing;
 mod pins;
 mod plan;
 mod relay;
@@ -32,8 +34,10 @@ mod search;
 mod sequences;
 mod shared;
 mod showing;
+mod shown;
 mod state;
 mod statements;
+mod survey;
 mod target;
 mod told;
 mod translate;
@@ -50,8 +54,12 @@ use std::time::Instant;
 
 pub use catalog::{Catalog, Catalogs, Read, Reading, Shown};
 pub use greeting::serve;
+pub use guest::Guest;
 pub use moving::Moving;
+pub use pausing::Pauses;
 pub use shared::{Identity, Parts, PoolRow, Shared};
+pub use shown::{Card, Transaction, Wait};
+pub use survey::{BackendRow, ClientRow, Look, UnderWay};
 pub use told::Told;
 pub use worker::{Mail, Worker};
 
@@ -260,6 +268,7 @@ impl Session {
                 let stray = self.stray.min(n);
                 self.stray -= stray;
                 self.inbox.extend_from_slice(&scratch[stray..n]);
+                self.pools.tally.received(n);
                 Poll::Ready(true)
             }
             Poll::Pending => Poll::Pending,
@@ -303,12 +312,12 @@ impl Session {
             bytes = rest;
         }
         let mut items = self.worker.items();
-        self.handle.next_batch();
-        let outcome = match self.plan(&bytes, &mut items) {
-            Ok(summary) => self.serve_planned(&bytes, &items, end, &summary).await,
-            Err(ended) => Err(ended),
+        self.batch_begins();
+        let (outcome, runs) = match self.plan(&bytes, &mut items) {
+            Ok(summary) => (self.serve_planned(&bytes, &items, end, &summary).await, summary.runs),
+            Err(ended) => (Err(ended), 0),
         };
-        self.handle.next_batch();
+        self.batch_ends(runs);
         if self.unnamed.recall(&bytes, &items) {
             self.unnamed_known = self.unnamed.parse().map(|parse| self.classify(parse.sql));
         }

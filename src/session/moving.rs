@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicU64;
 use super::handle::Handle;
 use super::sequences::Sequences;
 use super::shared::Identity;
+use super::shown::Card;
 use super::state::Tx;
 use super::statements::Portable;
 use super::wishes::{Last, Wishes};
@@ -26,7 +27,7 @@ use crate::wire::{Frames, HEADER_LEN};
 
 /// A session on its way.
 pub struct Moving {
-    id: u32,
+    card: Arc<Card>,
     batch: Arc<AtomicU64>,
     client: Stream,
     identity: Arc<Identity>,
@@ -50,7 +51,7 @@ pub struct Moving {
 
 impl std::fmt::Debug for Moving {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Moving").field("session", &self.id).finish_non_exhaustive()
+        f.debug_struct("Moving").field("session", &self.card.id).finish_non_exhaustive()
     }
 }
 
@@ -85,7 +86,7 @@ impl Session {
     /// Takes the session off its worker.
     pub(super) fn pack_up(self, place: Box<dyn Any + Send>) -> Moving {
         Moving {
-            id: self.handle.id,
+            card: Arc::clone(&self.handle.shown.card),
             batch: Arc::clone(&self.handle.batch),
             client: self.client,
             identity: Arc::clone(&self.pools.identity),
@@ -110,7 +111,7 @@ impl Session {
 impl Moving {
     /// Goes on with the session on this worker, to its end.
     pub(super) async fn arrive(self, worker: Rc<Worker>) {
-        let handle = Rc::new(Handle::moved(self.id, self.batch));
+        let handle = Rc::new(Handle::moved(self.card, self.batch, worker.swept()));
         let Ok(client) = self.client.move_here() else { return };
         let pools = worker.pools(&self.identity);
         let mut session = Session::resting(&worker, &handle, client, pools, self.base, self.role);
@@ -142,6 +143,7 @@ impl Moving {
             session.unnamed.token = worker.next_parse();
             session.unnamed.frame = self.unnamed;
         }
+        session.show_arrival(None);
         super::greeting::live(worker, handle, session, self.place).await;
     }
 }

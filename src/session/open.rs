@@ -34,6 +34,7 @@ pub(super) async fn open(
         backend::connect(&server(worker, member, &tls), &login).await.map_err(|error| refusal(&error))?;
     let now = Instant::now();
     Ok(Backend {
+        local: connected.stream.tcp().local_addr().ok(),
         stream: connected.stream,
         member: member.id.0,
         generation: topology.lease_generation(member),

@@ -213,6 +213,7 @@ impl Session {
         }
         self.client_at = 0;
         let sent = std::mem::take(&mut self.to_client);
+        self.pools.tally.sent(sent.len());
         self.worker.give_buffer(sent);
         let flushed = self.client.poll_flush(cx);
         // TLS may hold what the socket doesn't take: it has to be asked again.
@@ -325,6 +326,7 @@ impl Session {
                 }
             }
             self.client_unflushed = self.client.poll_flush(cx).is_pending();
+            self.pools.tally.sent(done);
         }
         if done < chunk.len() {
             if self.to_client.capacity() == 0 {

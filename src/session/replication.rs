@@ -126,10 +126,16 @@ impl Session {
         connected: Connected,
     ) -> Walsender {
         let primary = topology.primary().is_some_and(|primary| primary.id == member.id);
+        let now = std::time::Instant::now();
         self.handle.hold(Some(Held {
             member: member.id.0,
             generation: member.generation,
             rule: primary.then_some(topology.epoch),
+            process_id: connected.process_id,
+            local: connected.stream.tcp().local_addr().ok(),
+            opened: now,
+            since: now,
+            tls: connected.stream.is_tls(),
         }));
         self.tell_greeting(login, &connected.parameters);
         // What a client sent that could not wait.

@@ -4,13 +4,21 @@
 //! them different and puts them back, both in the same flight as the statement. In a transaction they are SET LOCAL before its
 //! first search, and end with it.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
 
-use super::Session;
+use super::acquire::{Failure, Woken, cancelled};
+use super::shown::Wait;
 use super::state::Tx;
+use super::{Ended, Session};
 use crate::backend::Settings;
 use crate::backend::settings::literal;
 use crate::wire::TxStatus;
+
+/// How long a search waits at most before it looks for a place again.
+const SEARCH_WAIT: std::time::Duration = std::time::Duration::from_millis(100);
 
 impl Session {
     /// The settings that the backend is to have for the batch at hand.
@@ -51,5 +59,28 @@ impl Session {
             sql.extend_from_slice(format!("SET LOCAL {name} TO {};", literal(value)).as_bytes());
         }
         (!sql.is_empty()).then_some(sql)
+    }
+
+    /// All replicas that may serve a search have as many as they may: waits for one to end.
+    pub(super) async fn wait_for_search(&mut self) -> Result<Result<(), Failure>, Ended> {
+        let shared = std::sync::Arc::clone(&self.worker.shared);
+        let mut ended = std::pin::pin!(shared.search_ended.notified());
+        self.wait_begins(Wait::Search, Instant::now());
+        let wait = poll_fn(|cx| {
+            if ended.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(Woken::Topology));
+            }
+            self.poll_wait(cx, false)
+        });
+        // Woken at the latest after a moment: a place that another took is looked for again.
+        let woken = tokio::time::timeout(SEARCH_WAIT, wait).await;
+        self.wait_ends();
+        match woken {
+            Ok(woken) => Ok(match woken? {
+                Woken::Cancelled => Err(cancelled()),
+                Woken::Backend(_) | Woken::Topology => Ok(()),
+            }),
+            Err(_elapsed) => Ok(Ok(())),
+        }
     }
 }

@@ -11,11 +11,13 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::catalog::{Catalog, Catalogs};
 use super::load::Loads;
 use super::moving::Moving;
+use super::pausing::Pauses;
 use super::told::{Counters, Told};
 use super::worker::Mail;
 use crate::backend::Parameters;
 use crate::client::Busyness;
 use crate::config::{Config, Consistency, PoolMode};
+use crate::metrics::{Tally, TallyReader};
 use crate::net::tls::ClientTls;
 use crate::pool::{Budget, MemberBudget};
 use crate::scram::Credentials;
@@ -122,6 +124,10 @@ pub struct Shared {
     /// The latest epoch in which a write was answered, and when its first one was.
     first_write: ArcSwapOption<(Epoch, Instant)>,
     written_epoch: AtomicU64,
+    /// The databases that the console has paused.
+    pub pauses: Pauses,
+    /// What each worker counts of each identity.
+    pub(super) tallies: DashMap<(u64, usize), (Arc<Identity>, TallyReader)>,
     /// How busy each worker is.
     pub busyness: Vec<Arc<Busyness>>,
     pool_rows: Vec<ArcSwap<Vec<PoolRow>>>,
@@ -178,6 +184,8 @@ impl Shared {
             told: Counters::default(),
             first_write: ArcSwapOption::empty(),
             written_epoch: AtomicU64::new(0),
+            pauses: Pauses::default(),
+            tallies: DashMap::new(),
             busyness: parts.busyness,
             pool_rows: parts.mailboxes.iter().map(|_| ArcSwap::default()).collect(),
             mailboxes: parts.mailboxes,
@@ -227,6 +235,13 @@ impl Shared {
         });
         identity.credentials.store(credentials);
         Arc::clone(&identity)
+    }
+
+    /// A tally of an identity for a worker to count with.
+    pub(super) fn tally(&self, worker: usize, identity: &Arc<Identity>) -> Tally {
+        let (tally, reader) = Tally::new();
+        self.tallies.insert((identity.id, worker), (Arc::clone(identity), reader));
+        tally
     }
 
     /// The budget of an identity on a member.

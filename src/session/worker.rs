@@ -17,9 +17,10 @@ use super::handle::Handle;
 use super::moving::Moving;
 use super::shared::{Identity, PoolRow, Shared};
 use super::statements::{Classed, Registry};
+use super::survey::Look;
 use super::{open, plan};
 use crate::backend::Backend;
-use crate::metrics::{self, BackendState, Slot};
+use crate::metrics::{self, BackendState, Slot, Tally};
 use crate::pool::{AcquireError, Limits, Permit, Pool, Refusal};
 use crate::routing::Turn;
 use crate::sql::{ClassCache, Lexing, Verdict};
@@ -63,6 +64,10 @@ pub enum Mail {
     Free(Box<str>),
     /// Open backends anew: logins have other settings from here on.
     Reopen,
+    /// End the sessions of this database, or of all, for an operator; no console's.
+    KillDatabase(Option<Arc<str>>),
+    /// An operator asks how it stands.
+    Look(Look),
     /// Finish: sessions end when they are idle, at once if `now`.
     Drain {
         /// Cut transactions too.
@@ -75,6 +80,8 @@ pub enum Mail {
 pub(super) struct Pools {
     pub(super) identity: Arc<Identity>,
     by_member: RefCell<Vec<Option<Rc<Pool>>>>,
+    /// What its sessions do here.
+    pub(super) tally: Tally,
 }
 
 /// The context of one worker thread.
@@ -188,6 +195,12 @@ impl Worker {
         Classed { state: functions.fingerprint(), verdict }
     }
 
+    /// The time of the last sweep, not over a tenth of a second ago while the worker keeps up.
+    #[inline]
+    pub(super) fn swept(&self) -> Instant {
+        self.swept.get()
+    }
+
     /// A number for a Parse of the unnamed statement, on this worker never given before.
     pub(super) fn next_parse(&self) -> u64 {
         let n = self.parses.get();
@@ -232,7 +245,8 @@ impl Worker {
     pub(super) fn pools(&self, identity: &Arc<Identity>) -> Rc<Pools> {
         let mut identities = self.identities.borrow_mut();
         let pools = identities.entry(identity.id).or_insert_with(|| {
-            Rc::new(Pools { identity: Arc::clone(identity), by_member: RefCell::default() })
+            let tally = self.shared.tally(self.index, identity);
+            Rc::new(Pools { identity: Arc::clone(identity), by_member: RefCell::default(), tally })
         });
         Rc::clone(pools)
     }
@@ -289,6 +303,11 @@ impl Worker {
 
     /// Takes back a backend whose state is clean; where others need it more, it goes to them.
     pub(super) fn release(self: &Rc<Self>, pools: &Rc<Pools>, pool: &Rc<Pool>, mut backend: Backend) {
+        if self.shared.pauses.holds(&pools.identity.database) {
+            // PAUSE is over when no backend is left.
+            pool.closed();
+            return;
+        }
         let (_, _, _, waiting) = pool.counts();
         if waiting == 0
             && let Some(to) = pool.budget().waits_elsewhere(self.index)
@@ -348,6 +367,8 @@ impl Worker {
             Mail::Kill(session) => self.with_session(session, Handle::kill),
             Mail::Free(database) => self.free(&database),
             Mail::Reopen => self.reopen(),
+            Mail::KillDatabase(database) => self.kill_database(database.as_deref()),
+            Mail::Look(look) => self.look(look),
             Mail::Drain { now } => {
                 self.draining.set(true);
                 for handle in self.sessions.borrow().values() {
@@ -375,6 +396,13 @@ impl Worker {
         self.open_more(&pools, &pool, true);
     }
 
+    /// Looks at each of its pools.
+    pub(super) fn each_pool(&self, mut look: impl FnMut(&Pools, &Pool)) {
+        for pools in self.identities.borrow().values() {
+            pools.by_member.borrow().iter().flatten().for_each(|pool| look(pools, pool));
+        }
+    }
+
     fn ask_others(&self, identity: &Arc<Identity>, member: u16) {
         for to in (0..self.shared.workers()).filter(|to| *to != self.index) {
             self.shared.post(to, Mail::Wanted { by: self.index, identity: Arc::clone(identity), member });
@@ -392,15 +420,6 @@ impl Worker {
         }
     }
 
-    /// Each pool of this worker.
-    pub(super) fn each_pool(&self, act: impl Fn(&Identity, &Pool)) {
-        for pools in self.identities.borrow().values() {
-            for pool in pools.by_member.borrow().iter().flatten() {
-                act(&pools.identity, pool);
-            }
-        }
-    }
-
     fn sweep(self: &Rc<Self>) {
         let now = Instant::now();
         self.swept.set(now);
@@ -409,6 +428,9 @@ impl Worker {
             let by_member: Vec<_> = pools.by_member.borrow().iter().flatten().map(Rc::clone).collect();
             for pool in by_member {
                 pool.sweep(now);
+                if self.shared.pauses.holds(&pools.identity.database) {
+                    pool.close_idle();
+                }
                 self.open_more(&pools, &pool, true);
             }
         }
@@ -419,14 +441,12 @@ impl Worker {
     /// Publishes the pools' counts, for `/pools` and the gauges.
     fn show_pools(&self) {
         let mut rows = Vec::new();
-        for pools in self.identities.borrow().values() {
-            for pool in pools.by_member.borrow().iter().flatten() {
-                let (idle, busy, opening, waiting) = pool.counts();
-                let identity = Arc::clone(&pools.identity);
-                let (worker, member) = (self.index, pool.member());
-                rows.push(PoolRow { worker, member, identity, idle, busy, opening, waiting });
-            }
-        }
+        self.each_pool(|pools, pool| {
+            let (idle, busy, opening, waiting) = pool.counts();
+            let identity = Arc::clone(&pools.identity);
+            let (worker, member) = (self.index, pool.member());
+            rows.push(PoolRow { worker, member, identity, idle, busy, opening, waiting });
+        });
         let members: std::collections::BTreeSet<u16> = rows.iter().map(|row| row.member).collect();
         for member in members {
             let sum = |count: fn(&PoolRow) -> usize| {

@@ -122,31 +122,62 @@ pub fn parameter_description(out: &mut Vec<u8>, types: &[u32]) {
     });
 }
 
-/// RowDescription of text columns (type `text`, any length).
-pub fn text_row_description(out: &mut Vec<u8>, columns: &[&str]) {
+/// A column of a RowDescription that belongs to no table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The type's number in `pg_type`.
+    pub type_id: u32,
+    /// Bytes of a value of the type, -1 where they differ.
+    pub size: i16,
+    /// How its values come: 0 is text, 1 binary.
+    pub format: i16,
+}
+
+impl<'a> Field<'a> {
+    /// A column of type `text`, in text.
+    pub fn text(name: &'a str) -> Self {
+        Self { name, type_id: 25, size: -1, format: 0 }
+    }
+}
+
+/// RowDescription.
+pub fn row_description<'a>(out: &mut Vec<u8>, fields: impl ExactSizeIterator<Item = Field<'a>>) {
     frame(out, backend::ROW_DESCRIPTION, |out| {
-        out.extend_from_slice(&(columns.len() as u16).to_be_bytes());
-        for column in columns {
-            cstr(out, column.as_bytes());
+        out.extend_from_slice(&(fields.len() as u16).to_be_bytes());
+        for field in fields {
+            cstr(out, field.name.as_bytes());
             out.extend_from_slice(&0u32.to_be_bytes());
             out.extend_from_slice(&0u16.to_be_bytes());
-            out.extend_from_slice(&25u32.to_be_bytes());
-            out.extend_from_slice(&(-1i16).to_be_bytes());
+            out.extend_from_slice(&field.type_id.to_be_bytes());
+            out.extend_from_slice(&field.size.to_be_bytes());
             out.extend_from_slice(&(-1i32).to_be_bytes());
-            out.extend_from_slice(&0u16.to_be_bytes());
+            out.extend_from_slice(&field.format.to_be_bytes());
         }
     });
 }
 
+/// RowDescription of text columns (type `text`, any length).
+pub fn text_row_description(out: &mut Vec<u8>, columns: &[&str]) {
+    row_description(out, columns.iter().map(|name| Field::text(name)));
+}
+
 /// DataRow of text values, none for NULL.
 pub fn text_row(out: &mut Vec<u8>, values: &[Option<&str>]) {
+    row(out, values.iter().map(|value| value.map(str::as_bytes)));
+}
+
+/// DataRow, none for NULL.
+pub fn row<T: AsRef<[u8]>>(out: &mut Vec<u8>, values: impl ExactSizeIterator<Item = Option<T>>) {
     frame(out, backend::DATA_ROW, |out| {
         out.extend_from_slice(&(values.len() as u16).to_be_bytes());
         for value in values {
             match value {
                 Some(value) => {
+                    let value = value.as_ref();
                     out.extend_from_slice(&(value.len() as u32).to_be_bytes());
-                    out.extend_from_slice(value.as_bytes());
+                    out.extend_from_slice(value);
                 }
                 None => out.extend_from_slice(&(-1i32).to_be_bytes()),
             }

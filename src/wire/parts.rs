@@ -105,6 +105,37 @@ impl<'a> Bind<'a> {
     }
 }
 
+impl Bind<'_> {
+    /// How many parameters it gives, and the formats in which results are wanted: none, one for all, or one for each column.
+    pub fn formats(&self) -> Option<(usize, Vec<i16>)> {
+        let (_, rest) = numbers(self.tail)?;
+        let (count, mut rest) = rest.split_first_chunk::<2>()?;
+        let parameters = usize::from(u16::from_be_bytes(*count));
+        for _ in 0..parameters {
+            let (length, tail) = rest.split_first_chunk::<4>()?;
+            let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
+            rest = tail.split_at_checked(length)?.1;
+        }
+        let (formats, rest) = numbers(rest)?;
+        rest.is_empty().then_some((parameters, formats))
+    }
+}
+
+/// A count of two bytes and so many numbers of two bytes, and what follows.
+fn numbers(body: &[u8]) -> Option<(Vec<i16>, &[u8])> {
+    let (count, rest) = body.split_first_chunk::<2>()?;
+    let (numbers, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*count)) * 2)?;
+    let (numbers, _) = numbers.as_chunks::<2>();
+    Some((numbers.iter().map(|number| i16::from_be_bytes(*number)).collect(), rest))
+}
+
+/// An Execute's portal, and how many rows it asks for; 0 for all.
+pub fn execute(body: &[u8]) -> Option<(&[u8], u32)> {
+    let (portal, rest) = cstr(body)?;
+    let rows = <[u8; 4]>::try_from(rest).ok()?;
+    Some((portal, u32::from_be_bytes(rows)))
+}
+
 /// What a Describe or a Close names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Named<'a> {
@@ -165,6 +196,17 @@ mod tests {
         assert_eq!((parse.name, parse.sql, parse.types.len()), (&b"s1"[..], &b"SELECT $1"[..], 6));
         assert_eq!(Parse::read(&good[..good.len() - 1]), None);
         assert_eq!(Parse::read(b"s1"), None);
+    }
+
+    #[test]
+    fn a_bind_tells_its_formats() {
+        let tail = |tail| Bind { portal: b"", statement: b"", tail }.formats();
+        assert_eq!(tail(b"\0\0\0\0\0\0"), Some((0, vec![])));
+        assert_eq!(tail(b"\0\x01\0\x01\0\x02\0\0\0\x01a\xff\xff\xff\xff\0\x01\0\x01"), Some((2, vec![1])));
+        assert_eq!(tail(b"\0\0\0\x01\0\0\0\x09a\0\0"), None);
+        assert_eq!(tail(b"\0\0\0\0\0\x02\0\x01"), None);
+        assert_eq!(execute(b"p\0\0\0\0\x05"), Some((&b"p"[..], 5)));
+        assert_eq!(execute(b"p\0\0\0\x05"), None);
     }
 
     #[test]

@@ -49,6 +49,8 @@ states! {
     INSUFFICIENT_PRIVILEGE = b"42501";
     /// undefined_function.
     UNDEFINED_FUNCTION = b"42883";
+    /// invalid_cursor_name: of a portal.
+    INVALID_CURSOR_NAME = b"34000";
     /// duplicate_prepared_statement.
     DUPLICATE_PREPARED_STATEMENT = b"42P05";
     /// syntax_error.

@@ -366,6 +366,7 @@ fn compare(twins: &mut Twins, step: &Step, at: usize, history: &mut String) {
     writeln!(history, "  {at}: {}", step.words).expect("a String takes everything");
     let mut direct = twins.direct.ask(&step.bytes, step.answers);
     let mut through = twins.through.ask(&step.bytes, step.answers);
+    let all = (through.clone(), direct.clone());
     if std::mem::replace(
         &mut twins.aborted,
         direct.iter().rev().find(|line| line.starts_with('Z')).is_some_and(|line| line == "Z E"),
@@ -375,5 +376,5 @@ fn compare(twins: &mut Twins, step: &Step, at: usize, history: &mut String) {
             answer.retain(|line| ["Z ", "C ", "told"].iter().any(|kind| line.starts_with(kind)));
         }
     }
-    assert!(through == direct, "through the proxy: {through:#?}\ndirectly: {direct:#?}");
+    assert!(through == direct, "through the proxy: {:#?}\ndirectly: {:#?}", all.0, all.1);
 }

@@ -11,6 +11,7 @@ mod support;
 mod access;
 mod catalog;
 mod consistency;
+mod console;
 mod copies;
 mod failover;
 mod hostile;
