@@ -217,7 +217,7 @@ const PREPARED: [(&str, &[&str]); 3] = [
 ];
 
 /// A batch of the extended protocol, up to its Sync.
-fn batch(random: &mut StdRng, words: &mut String, bytes: &mut Vec<u8>) {
+fn batch(random: &mut StdRng, ties: bool, words: &mut String, bytes: &mut Vec<u8>) {
     for _ in 0..random.random_range(1..4) {
         let (name, texts) = PREPARED[random.random_range(0..3)];
         let portal = ["", "c"][random.random_range(0..2)];
@@ -226,7 +226,8 @@ fn batch(random: &mut StdRng, words: &mut String, bytes: &mut Vec<u8>) {
         match random.random_range(0..9) {
             8 => {
                 // As drivers do.
-                let sql = ["BEGIN", "COMMIT", "ROLLBACK"][random.random_range(0..3)];
+                let begin = if ties { "BEGIN" } else { "BEGIN READ ONLY" };
+                let sql = [begin, "COMMIT", "ROLLBACK"][random.random_range(0..3)];
                 write!(words, "Parse(\"\", {sql}) ").expect("a String takes everything");
                 bytes.extend(frame(b'P', &[b"\0", sql.as_bytes(), b"\0\0\0"].concat()));
                 bind(words, bytes, "", "");
@@ -280,8 +281,8 @@ fn execute(words: &mut String, bytes: &mut Vec<u8>, portal: &str, rows: u8) {
     bytes.extend(frame(b'E', &[portal.as_bytes(), &[0, 0, 0, 0, rows]].concat()));
 }
 
-/// What ties a session to its backend. A READ ONLY transaction may run on a replica, and a session that is tied to that can't write:
-/// an interleaving has one or the other.
+/// What ties a session to its backend. A READ ONLY transaction may run on a replica, and a session that is tied to that can't write,
+/// nor can a transaction that begins before one Sync with its end: an interleaving has one or the other.
 const TYING: [&str; 4] = ["PREPARE", "WITH HOLD", "TEMP TABLE", "false)"];
 
 fn allowed(sql: &str, ties: bool) -> bool {
@@ -294,7 +295,7 @@ fn step(random: &mut StdRng, ties: bool) -> Step {
     let answers = if random.random_range(0..6) == 0 { random.random_range(2..5) } else { 1 };
     for _ in 0..answers {
         if random.random_range(0..3) == 0 {
-            batch(random, &mut words, &mut bytes);
+            batch(random, ties, &mut words, &mut bytes);
         } else {
             let sql = loop {
                 let sql = sql(random);
