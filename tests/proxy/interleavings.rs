@@ -282,8 +282,8 @@ fn execute(words: &mut String, bytes: &mut Vec<u8>, portal: &str, rows: u8) {
 }
 
 /// What ties a session to its backend. A READ ONLY transaction may run on a replica, and a session that is tied to that can't write,
-/// nor can a transaction that begins before one Sync with its end: an interleaving has one or the other.
-const TYING: [&str; 4] = ["PREPARE", "WITH HOLD", "TEMP TABLE", "false)"];
+/// nor can a transaction that begins before one Sync with its end, and no standby is SERIALIZABLE: an interleaving has one or the other.
+const TYING: [&str; 5] = ["PREPARE", "WITH HOLD", "TEMP TABLE", "false)", "SERIALIZABLE"];
 
 fn allowed(sql: &str, ties: bool) -> bool {
     if ties { !sql.contains("READ ONLY") } else { !TYING.iter().any(|word| sql.contains(word)) }
