@@ -9,7 +9,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 # What `make deploy-test` runs: full or short.
 DEPLOY_TEST ?= full
 
-.PHONY: build setup demo test check chaos truth conformance conformance-short fuzz deploy-check deploy-test
+.PHONY: build setup demo test check chaos truth conformance conformance-short fuzz deploy-check deploy-test bench
 build: setup
 	cargo build --locked --profile $(PROFILE)
 
@@ -50,6 +50,11 @@ conformance: setup
 conformance-short: setup
 	cargo build --locked --bin pg-ha-proxy
 	.local/runtime/bin/python tests/conformance/run.py --way proxy --schedule tests/conformance/short_schedule --folder target/conformance-short
+
+# The proxy beside PgBouncer and HAProxy, as ratios: BENCH="--rounds 5 --clients 8"; benches/README.md
+bench: setup
+	cargo build --locked --release
+	benches/side-by-side $(BENCH)
 
 # Each fuzz target for FUZZ_SECONDS (30); fuzz/README.md
 fuzz: setup

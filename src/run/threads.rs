@@ -118,7 +118,8 @@ async fn admit(worker: std::rc::Rc<Worker>, door: &Door, incoming: Incoming, cou
     let outcome = match TcpStream::from_std(tcp) {
         Ok(tcp) => {
             let config = door.handshake.load_full();
-            client::accept(tcp, peer, &config, &door.verifiers).await
+            // A login is over soon, and the task lives as long as its client: its memory isn't to be as large.
+            Box::pin(client::accept(tcp, peer, &config, &door.verifiers)).await
         }
         Err(error) => Err(HandshakeError::Io(error)),
     };

@@ -38,10 +38,11 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted, place: Box<dyn Any + 
     let registered = Registered::new(&worker, &handle);
     let (mut session, login) = Session::new(&worker, &handle, accepted);
     if login.replication != Replication::None {
-        let ended = session.replicate(&login).await;
+        let ended = Box::pin(session.replicate(&login)).await;
         return session.finish(&ended).await;
     }
-    let greeted = session.greet(&login).await;
+    // What is over soon is in boxes of its own: the client's task is as large as the largest that it holds itself.
+    let greeted = Box::pin(session.greet(&login)).await;
     // A session lives long, what it was greeted with doesn't.
     drop((login, registered));
     match greeted {
@@ -54,7 +55,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted, place: Box<dyn Any + 
 pub(super) async fn live(
     worker: Rc<Worker>,
     handle: Rc<Handle>,
-    session: Session,
+    session: Box<Session>,
     place: Box<dyn Any + Send>,
 ) {
     let registered = Registered::new(&worker, &handle);
@@ -85,7 +86,7 @@ pub(super) struct Login {
 }
 
 impl Session {
-    fn new(worker: &Rc<Worker>, handle: &Rc<Handle>, accepted: Accepted) -> (Self, Login) {
+    fn new(worker: &Rc<Worker>, handle: &Rc<Handle>, accepted: Accepted) -> (Box<Self>, Login) {
         let shared = &worker.shared;
         let identity = shared.identity(&accepted.user, &accepted.database, Arc::clone(&accepted.credentials));
         let parameters = accepted.parameters.iter().map(|(name, value)| (&**name, &**value));
@@ -99,7 +100,8 @@ impl Session {
         };
         let pools = worker.pools(&identity);
         let written = pools.identity.last_write.load(Relaxed);
-        let mut session = Self::resting(worker, handle, accepted.stream, pools, base, accepted.role_guard);
+        let session = Self::resting(worker, handle, accepted.stream, pools, base, accepted.role_guard);
+        let mut session = Box::new(session);
         if written > 0 {
             // Who wrote and connects again looks for what was written.
             session.fence.wrote(written);

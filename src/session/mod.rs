@@ -187,7 +187,7 @@ pub(crate) struct Session {
 
 impl Session {
     /// Serves the client to its end, or until it is to go on with another worker.
-    async fn run(mut self) -> Option<(usize, Self)> {
+    async fn run(mut self: Box<Self>) -> Option<(usize, Box<Self>)> {
         loop {
             let step = if self.relisten {
                 self.listen_again().await

@@ -114,7 +114,7 @@ impl Moving {
         let handle = Rc::new(Handle::moved(self.card, self.batch, worker.swept()));
         let Ok(client) = self.client.move_here() else { return };
         let pools = worker.pools(&self.identity);
-        let mut session = Session::resting(&worker, &handle, client, pools, self.base, self.role);
+        let mut session = Box::new(Session::resting(&worker, &handle, client, pools, self.base, self.role));
         session.wishes = (Arc::clone(&self.settings), Wishes::of(&self.settings));
         session.settings = self.settings;
         session.reported = self.reported;

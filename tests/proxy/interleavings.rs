@@ -14,7 +14,7 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
 use crate::support::raw::{Message, Raw, frame, query};
-use crate::support::{Proxy, World, block_on, leader, on_leader};
+use crate::support::{PATIENCE, Proxy, World, block_on, leader, on_leader};
 
 /// Sessions that take turns.
 const SESSIONS: usize = 3;
@@ -40,6 +40,8 @@ struct Side {
 
 impl Side {
     fn new(raw: Raw) -> Self {
+        // A commit waits for the synchronous standby's disk, which others may keep busy.
+        raw.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         Self { raw, told: BTreeMap::new() }
     }
 

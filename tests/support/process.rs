@@ -126,6 +126,10 @@ impl Drop for Proxy {
     #[expect(clippy::print_stderr, reason = "shown with the failed test")]
     fn drop(&mut self) {
         if std::thread::panicking() {
+            let ask = |path| std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.get(path)));
+            for path in ["/topology", "/pools", "/sessions"] {
+                eprintln!("the proxy's {path}: {}", ask(path).unwrap_or_default());
+            }
             eprintln!("the proxy's log:\n{}", self.log());
         }
         let mut child = self.child();
