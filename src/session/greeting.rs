@@ -31,7 +31,7 @@ use crate::wire::{SqlState, TxStatus};
 
 /// Serves a client that has logged in, to its end.
 ///
-/// `_place` is the client's place in the limits, given back when it is gone.
+/// `place` is the client's place in the limits, given back when it is gone.
 pub async fn serve(worker: Rc<Worker>, accepted: Accepted, place: Box<dyn Any + Send>) {
     let card = Card::new(worker.shared.next_session(), &accepted, false);
     let handle = Rc::new(Handle::new(card, worker.swept()));
@@ -41,12 +41,10 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted, place: Box<dyn Any + 
         let ended = Box::pin(session.replicate(&login)).await;
         return session.finish(&ended).await;
     }
-    // What is over soon is in boxes of its own: the client's task is as large as the largest that it holds itself.
-    let greeted = Box::pin(session.greet(&login)).await;
-    // A session lives long, what it was greeted with doesn't.
-    drop((login, registered));
+    let greeted = session.greet(&login).await;
     match greeted {
-        Ok(()) => live(worker, handle, session, place).await,
+        // In a task of its own: a session lives long, and this one had to have room for a login.
+        Ok(()) => drop(tokio::task::spawn_local(live(worker, registered, session, place))),
         Err(ended) => session.finish(&ended).await,
     }
 }
@@ -54,11 +52,10 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted, place: Box<dyn Any + 
 /// Serves a session that has been greeted, to its end or until it goes to another worker.
 pub(super) async fn live(
     worker: Rc<Worker>,
-    handle: Rc<Handle>,
+    registered: Registered,
     session: Box<Session>,
     place: Box<dyn Any + Send>,
 ) {
-    let registered = Registered::new(&worker, &handle);
     let Some((to, session)) = session.run().await else { return };
     drop(registered);
     let moving = session.pack_up(place);

@@ -144,6 +144,7 @@ impl Moving {
             session.unnamed.frame = self.unnamed;
         }
         session.show_arrival(None);
-        super::greeting::live(worker, handle, session, self.place).await;
+        let registered = super::greeting::Registered::new(&worker, &handle);
+        super::greeting::live(worker, registered, session, self.place).await;
     }
 }
