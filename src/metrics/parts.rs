@@ -35,6 +35,8 @@ impl Members {
 pub struct Control {
     /// `pgha_epoch`: grows with each primary.
     pub epoch: IntGauge,
+    /// `pgha_primary`: 1 while writes are served.
+    pub primary: IntGauge,
     /// `pgha_failovers_total`: primaries that took over from another, planned or not.
     pub failovers: IntCounter,
     up: IntGaugeVec,
@@ -45,15 +47,17 @@ pub struct Control {
 impl Control {
     pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let epoch = IntGauge::new("pgha_epoch", "The epoch: grows with each primary.")?;
+        let primary = IntGauge::new("pgha_primary", "1 while there is a primary that writes are sent to.")?;
         let failovers = IntCounter::new("pgha_failovers_total", "Primaries that took over, planned or not.")?;
         let member = |name, help| IntGaugeVec::new(Opts::new(name, help), &["member"]);
         let up = member("pgha_member_up", "1 while a member answers its live checks.")?;
         let lag_bytes = member("pgha_member_lag_bytes", "WAL that a replica has yet to replay, in bytes.")?;
         registry.register(Box::new(epoch.clone()))?;
+        registry.register(Box::new(primary.clone()))?;
         registry.register(Box::new(failovers.clone()))?;
         registry.register(Box::new(up.clone()))?;
         registry.register(Box::new(lag_bytes.clone()))?;
-        Ok(Self { epoch, failovers, up, lag_bytes, shown: Mutex::default() })
+        Ok(Self { epoch, primary, failovers, up, lag_bytes, shown: Mutex::default() })
     }
 
     /// The members of now: name, whether it answers, lag in bytes where it has one. Those that are gone are not shown any more.

@@ -72,6 +72,7 @@ fn follow(metrics: &Arc<Metrics>, control: &Control) {
             metrics.control.show_members(now.members.iter().map(|member| {
                 (&*member.name, member.serves_reads || Some(member.id) == primary, member.lag_bytes)
             }));
+            metrics.control.primary.set(i64::from(primary.is_some()));
             metrics.control.epoch.set(i64::try_from(now.epoch.0).unwrap_or(i64::MAX));
             if epoch.is_some_and(|before| before != now.epoch && before.0 > 0) {
                 metrics.control.failovers.inc();

@@ -17,7 +17,7 @@ use super::{Verdict, classify};
 /// Verdicts that one set may hold.
 const WAYS: usize = 4;
 
-/// A bounded cache of verdicts, by text and by shape ([`super::shape`]). Both are compared in full. Not shared between threads.
+/// A bounded cache of verdicts, by text and by shape (`shape.rs`). Both are compared in full. Not shared between threads.
 #[derive(Debug)]
 pub struct ClassCache {
     texts: Table,

@@ -175,7 +175,9 @@ fn sessions_outlive_a_switchover_and_a_dead_primary() {
         world.cluster.kill(&old, How::Member).await.expect("a kill");
         // Before that a statement may still be written to the dying connection, and its outcome be unknown.
         world.proxy.until("the loss", |proxy| proxy.get("/readyz").contains("\"primary\":false"));
+        world.proxy.until("the gauge's fall", |proxy| proxy.metric("pgha_primary", "") == 0.0);
         assert_eq!(session.say("INSERT INTO ledger VALUES (1000000) RETURNING id;"), "1000000");
+        world.proxy.until("the gauge's rise", |proxy| proxy.metric("pgha_primary", "") == 1.0);
         let took = killed.elapsed();
         assert!(took > Duration::from_secs(1), "the primary was dead, and a write took {took:?}");
         let status = world.cluster.status().await;
