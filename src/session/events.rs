@@ -70,11 +70,8 @@ impl Session {
                 self.pass_reports(run);
                 Ok(true)
             }
-            // A server's last words are for its own clients: this one's session goes on.
-            Event::Notice(fields) => {
-                let last = matches!(fields.state(), SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN);
-                Ok(!last && run.rerun.is_none())
-            }
+            Event::Notice(fields) => Ok(!is_last_word(fields.state()) && run.rerun.is_none()),
+            Event::Notification(body) => Ok(!self.is_own_notification(body)),
             Event::Parameter { name, value } => Ok(self.on_parameter(name, value, run)),
             Event::CopyIn => {
                 run.copying = Copying::Data(0);
@@ -112,6 +109,21 @@ impl Session {
             return Ok(false);
         }
         Ok(true)
+    }
+
+    /// Passes on a notification that the session sent itself, as from the process that its client takes it for. Who listens has its backend
+    /// to itself, so that none of another session's comes from there.
+    fn is_own_notification(&mut self, body: &[u8]) -> bool {
+        let Some((from, rest)) = body.split_first_chunk() else { return false };
+        if self.lease.as_ref().is_none_or(|lease| lease.backend.process_id != u32::from_be_bytes(*from)) {
+            return false;
+        }
+        let told = self.handle.shown.card.process_id();
+        build::frame(&mut self.to_client, tag::NOTIFICATION_RESPONSE, |out| {
+            out.extend_from_slice(&told.to_be_bytes());
+            out.extend_from_slice(rest);
+        });
+        true
     }
 
     /// A ParameterStatus; true to pass it on.
@@ -170,4 +182,9 @@ impl Session {
             translate::doubt(&mut lease.backend, &run.parses, self.answer.failed().unwrap_or(0));
         }
     }
+}
+
+/// A server's last words are for its own clients: this one's session goes on.
+fn is_last_word(state: SqlState) -> bool {
+    matches!(state, SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN)
 }
