@@ -16,6 +16,10 @@ impl Session {
     /// Takes up a frame that has to be read; true to pass it on.
     pub(super) fn on_event(&mut self, event: Event<'_>, run: &mut Run) -> Result<bool, Loss> {
         match event {
+            Event::Error { fields, .. } if self.needs_primary(&fields, run) => {
+                self.serializable = true;
+                Err(Loss::Serializable)
+            }
             Event::Error { fields, hidden: true, .. } if fields.is_fatal() => {
                 // The server ended while it set up: what was sent behind that has certainly not run.
                 run.sent &= !self.answer.sets_up();
@@ -174,6 +178,16 @@ impl Session {
             _ => false,
         };
         (demoted && run.alone).then_some(Rerun::NotPrimary)
+    }
+
+    /// Whether a replica can't run the session's transactions at all, which it says to the first statement, and that can be run elsewhere.
+    fn needs_primary(&self, fields: &ErrorFields<'_>, run: &Run) -> bool {
+        let first = run.first_in_transaction || !self.in_open_transaction();
+        fields.state() == SqlState::FEATURE_NOT_SUPPORTED
+            && self.lease.as_ref().is_some_and(|lease| !lease.primary)
+            && !(run.passed || self.open_batch || self.handle.standby())
+            && first
+            && fields.message().contains("serializable mode in a hot standby")
     }
 
     /// The statements that a failed batch parsed may not be there, if they come behind what failed.
