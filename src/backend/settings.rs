@@ -13,6 +13,8 @@ use foldhash::fast::FixedState;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
     fingerprint: u64,
+    /// Whether `default_transaction_isolation` is serializable, where it differs.
+    serializable: Option<bool>,
     statements: BTreeMap<Box<str>, Box<[u8]>>,
 }
 
@@ -56,6 +58,11 @@ impl Settings {
         };
         let value = value.trim_ascii();
         Some(value.strip_prefix(b"'").and_then(|value| value.strip_suffix(b"'")).unwrap_or(value))
+    }
+
+    /// Whether transactions are serializable unless they say otherwise; none where that is the login's own.
+    pub fn serializable(&self) -> Option<bool> {
+        self.serializable
     }
 
     /// Takes up `SET name TO value`, `value` as it was written.
@@ -175,6 +182,8 @@ impl Settings {
             hasher.write(statement);
         }
         self.fingerprint = if self.statements.is_empty() { 0 } else { hasher.finish() };
+        let level = self.value("default_transaction_isolation");
+        self.serializable = level.map(|level| level.eq_ignore_ascii_case(b"serializable"));
     }
 }
 

@@ -74,6 +74,8 @@ pub(super) enum Event<'a> {
     Ready { status: TxStatus, owed: Owed },
     /// NoticeResponse, not in answer to something hidden.
     Notice(ErrorFields<'a>),
+    /// NotificationResponse: its body begins with the process id of the backend that notified.
+    Notification(&'a [u8]),
     /// ParameterStatus.
     Parameter { name: &'a [u8], value: &'a [u8] },
     /// CopyInResponse: the client's CopyData is wanted.
@@ -190,7 +192,6 @@ impl Answer {
             | tag::COPY_OUT_RESPONSE
             | tag::FUNCTION_CALL_RESPONSE
             | tag::PARAMETER_DESCRIPTION => self.stream(buf, len, !hidden),
-            tag::NOTIFICATION_RESPONSE => self.stream(buf, len, true),
             tag::NOTICE_RESPONSE if hidden => self.stream(buf, len, false),
             tag::ROW_DESCRIPTION | tag::NO_DATA => {
                 let step = self.stream(buf, len, !hidden)?;
@@ -283,6 +284,7 @@ impl Answer {
             tag::READY_FOR_QUERY => self.ready(body),
             tag::ERROR_RESPONSE => Ok(self.error(body, hidden)),
             tag::NOTICE_RESPONSE => Ok(Event::Notice(ErrorFields::new(body))),
+            tag::NOTIFICATION_RESPONSE => Ok(Event::Notification(body)),
             tag::PARAMETER_STATUS => {
                 let (name, value) = parts::parameter_status(body).ok_or(OutOfStep::Malformed(tag))?;
                 Ok(Event::Parameter { name, value })

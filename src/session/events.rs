@@ -16,6 +16,10 @@ impl Session {
     /// Takes up a frame that has to be read; true to pass it on.
     pub(super) fn on_event(&mut self, event: Event<'_>, run: &mut Run) -> Result<bool, Loss> {
         match event {
+            Event::Error { fields, .. } if self.needs_primary(&fields, run) => {
+                self.serializable = true;
+                Err(Loss::Serializable)
+            }
             Event::Error { fields, hidden: true, .. } if fields.is_fatal() => {
                 // The server ended while it set up: what was sent behind that has certainly not run.
                 run.sent &= !self.answer.sets_up();
@@ -70,11 +74,8 @@ impl Session {
                 self.pass_reports(run);
                 Ok(true)
             }
-            // A server's last words are for its own clients: this one's session goes on.
-            Event::Notice(fields) => {
-                let last = matches!(fields.state(), SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN);
-                Ok(!last && run.rerun.is_none())
-            }
+            Event::Notice(fields) => Ok(!is_last_word(fields.state()) && run.rerun.is_none()),
+            Event::Notification(body) => Ok(!self.is_own_notification(body)),
             Event::Parameter { name, value } => Ok(self.on_parameter(name, value, run)),
             Event::CopyIn => {
                 run.copying = Copying::Data(0);
@@ -112,6 +113,21 @@ impl Session {
             return Ok(false);
         }
         Ok(true)
+    }
+
+    /// Passes on a notification that the session sent itself, as from the process that its client takes it for. Who listens has its backend
+    /// to itself, so that none of another session's comes from there.
+    fn is_own_notification(&mut self, body: &[u8]) -> bool {
+        let Some((from, rest)) = body.split_first_chunk() else { return false };
+        if self.lease.as_ref().is_none_or(|lease| lease.backend.process_id != u32::from_be_bytes(*from)) {
+            return false;
+        }
+        let told = self.handle.shown.card.process_id();
+        build::frame(&mut self.to_client, tag::NOTIFICATION_RESPONSE, |out| {
+            out.extend_from_slice(&told.to_be_bytes());
+            out.extend_from_slice(rest);
+        });
+        true
     }
 
     /// A ParameterStatus; true to pass it on.
@@ -164,10 +180,25 @@ impl Session {
         (demoted && run.alone).then_some(Rerun::NotPrimary)
     }
 
+    /// Whether a replica can't run the session's transactions at all, which it says to the first statement, and that can be run elsewhere.
+    fn needs_primary(&self, fields: &ErrorFields<'_>, run: &Run) -> bool {
+        let first = run.first_in_transaction || !self.in_open_transaction();
+        fields.state() == SqlState::FEATURE_NOT_SUPPORTED
+            && self.lease.as_ref().is_some_and(|lease| !lease.primary)
+            && !(run.passed || self.open_batch || self.handle.standby())
+            && first
+            && fields.message().contains("serializable mode in a hot standby")
+    }
+
     /// The statements that a failed batch parsed may not be there, if they come behind what failed.
     pub(super) fn doubt_parses(&mut self, run: &Run) {
         if let Some(lease) = self.lease.as_mut() {
             translate::doubt(&mut lease.backend, &run.parses, self.answer.failed().unwrap_or(0));
         }
     }
+}
+
+/// A server's last words are for its own clients: this one's session goes on.
+fn is_last_word(state: SqlState) -> bool {
+    matches!(state, SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN)
 }

@@ -151,6 +151,7 @@ impl Session {
             stray: 0,
             client_unflushed: false,
             backend_unflushed: false,
+            serializable: false,
             wishes: (Arc::clone(&base), super::wishes::Wishes::of(&base)),
             search_settings: None,
             last: None,

@@ -31,6 +31,8 @@ pub(super) enum Loss {
     Drained,
     /// It sent what it can't have sent.
     OutOfStep(String),
+    /// It is a standby, and the session's transactions are serializable.
+    Serializable,
     /// It refused what the proxy set up before the statement.
     Setup(SqlState, String),
 }
@@ -173,6 +175,9 @@ impl Session {
                 format!("the session's settings were refused: {message}"),
             ));
         }
+        if matches!(loss, Loss::Serializable) {
+            return None; // it had run nothing
+        }
         let only_reads = matches!(summary.class, Class::Read | Class::VectorRead | Class::Session);
         let open = self.in_open_transaction() || (run.first_in_transaction && run.sent);
         if open {
@@ -236,7 +241,7 @@ impl Loss {
     pub(super) fn is_the_members(&self) -> bool {
         match self {
             Self::Closed | Self::Fatal(..) | Self::OutOfStep(_) => true,
-            Self::Fenced | Self::Silent | Self::Drained | Self::Setup(..) => false,
+            Self::Fenced | Self::Silent | Self::Drained | Self::Serializable | Self::Setup(..) => false,
         }
     }
 
@@ -252,6 +257,7 @@ impl Loss {
                     .into()
             }
             Self::OutOfStep(what) => format!("The server is out of step: {what}."),
+            Self::Serializable => "A standby can't run serializable transactions.".into(),
             Self::Setup(_, message) => format!("The server said: {message}"),
         }
     }

@@ -140,6 +140,8 @@ pub(crate) struct Session {
     waiter: Rc<Waiter>,
     base: Arc<Settings>,
     settings: Arc<Settings>,
+    /// A replica refused it, for its role's or database's `default_transaction_isolation` is serializable.
+    serializable: bool,
     reported: Arc<Parameters>,
     /// What it was told at its login: the values of `base` as the server writes them.
     greeted: Arc<Parameters>,

@@ -65,6 +65,11 @@ impl Session {
         self.reported.value(b"default_transaction_read_only") == Some(b"on")
     }
 
+    /// Whether they are serializable: no standby can run them.
+    pub(super) fn default_serializable(&self) -> bool {
+        self.settings.serializable().unwrap_or(self.serializable)
+    }
+
     /// Takes up a statement, or a string of them, that completed.
     pub(super) fn completed(&mut self, verdict: &Rc<Verdict>, rolled_back: bool) {
         if verdict.effects.is_empty() && verdict.settings.is_empty() && verdict.transaction.is_none() {

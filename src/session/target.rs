@@ -23,6 +23,7 @@ impl Session {
     /// The same, in turn by `turn`.
     pub(super) fn target_in(&mut self, attempt: &Attempt, topology: &Topology, turn: &Turn) -> Target {
         let transaction_read_only = match &self.tx {
+            _ if self.default_serializable() => Some(false),
             Tx::Deferred { modes, .. } => {
                 Some(!modes.serializable && modes.read_only.unwrap_or_else(|| self.default_read_only()))
             }

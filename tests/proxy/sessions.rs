@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio_postgres::{AsyncMessage, NoTls};
 
-use crate::support::{Proxy, World, application, block_on, connect, connect_as, one, told};
+use crate::support::raw::{Raw, query};
+use crate::support::{Proxy, World, application, block_on, connect, connect_as, direct, leader, one, told};
 
 #[test]
 fn settings_are_each_sessions_own_on_every_backend() {
@@ -311,6 +312,28 @@ fn notifications_reach_who_listens() {
         assert_eq!(said.unwrap(), "news: own");
     });
     world.proxy.assert_healthy();
+}
+
+/// A driver compares the number with that of its login, to know its own from others'.
+#[test]
+fn own_notifications_bear_the_sessions_own_process_id() {
+    let world = World::shared();
+    let status = &world.status;
+    let mut client = Raw::log_in(world.proxy.port, "app", "app", status.app_password.reveal());
+    let own = client.process_id;
+    client.send(&query("LISTEN mine"));
+    client.until_ready();
+    for payload in ["", "told"] {
+        client.send(&query(&format!("NOTIFY mine, '{payload}'")));
+        let messages = client.until_ready();
+        let heard: Vec<_> =
+            messages.iter().filter(|(tag, _)| *tag == b'A').map(|(_, body)| body.clone()).collect();
+        assert_eq!(heard, [[&own.to_be_bytes()[..], b"mine\0", payload.as_bytes(), b"\0"].concat()]);
+    }
+    direct(status, leader(status), "app", "NOTIFY mine, 'of another'");
+    let (_, body) = client.expect(b'A');
+    assert_ne!(body[..4], own.to_be_bytes());
+    assert!(body.ends_with(b"mine\0of another\0"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Transactions, savepoints, and what a rollback undoes.
 
-use crate::support::{World, block_on, connect, one, told};
+use crate::support::{World, application, block_on, connect, connect_as, leader, on_leader, one, told};
 
 #[test]
 fn a_transaction_is_one_backends_and_all_or_nothing() {
@@ -45,6 +45,62 @@ fn a_transaction_is_one_backends_and_all_or_nothing() {
             .await
             .unwrap();
         client.batch_execute("ROLLBACK").await.unwrap();
+    });
+    world.proxy.assert_healthy();
+}
+
+#[test]
+fn serializable_by_default_belongs_to_the_primary() {
+    let world = World::shared();
+    block_on(async {
+        let chooses = connect(&world.status, &world.proxy).await;
+        let primary = format!("{}:", leader(&world.status).name);
+        let setup = "DROP ROLE IF EXISTS strict; CREATE ROLE strict LOGIN PASSWORD 'strict';
+                     ALTER ROLE strict SET default_transaction_isolation = 'serializable'";
+        on_leader(&world.status, setup);
+        world.replicas_catch_up().await;
+        for how in [
+            "SET default_transaction_isolation = 'Serializable'",
+            "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE READ ONLY",
+        ] {
+            chooses.batch_execute(how).await.unwrap();
+            for _ in 0..3 {
+                assert_eq!(
+                    one(&chooses, "SELECT current_setting('transaction_isolation')").await,
+                    "serializable"
+                );
+                let last = one(&chooses, "SHOW pgha.last").await;
+                assert!(last.starts_with(&primary), "{last}");
+            }
+            chooses.batch_execute("BEGIN READ ONLY").await.unwrap();
+            assert_eq!(one(&chooses, "SELECT 1").await, "1");
+            chooses.batch_execute("COMMIT").await.unwrap();
+        }
+        let reset =
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE; RESET default_transaction_isolation";
+        chooses.batch_execute(reset).await.unwrap();
+        assert_eq!(one(&chooses, "/* pgha: eventual */ SELECT 1").await, "1");
+        assert!(!one(&chooses, "SHOW pgha.last").await.starts_with(&primary));
+
+        // What only the server knows: told by the replica, to each kind of first statement, with settings to bring along and without.
+        for options in ["", "-c work_mem=7MB"] {
+            let mut config = application(&world.status, world.proxy.port);
+            config.user("strict").password("strict").options(options);
+            for n in 0..8 {
+                let client = connect_as(&config).await;
+                match n % 4 {
+                    0 => client.batch_execute("BEGIN READ ONLY; SELECT 1; COMMIT").await.unwrap(),
+                    1 => client.batch_execute("BEGIN READ ONLY").await.unwrap(),
+                    2 => assert_eq!(client.query("SELECT 1 WHERE $1 = 2", &[&2]).await.unwrap().len(), 1),
+                    _ => {}
+                }
+                assert_eq!(
+                    one(&client, "SELECT current_setting('transaction_isolation')").await,
+                    "serializable"
+                );
+                assert_eq!(one(&client, "SELECT 'once more'").await, "once more");
+            }
+        }
     });
     world.proxy.assert_healthy();
 }

@@ -9,6 +9,8 @@ use pg_ha_proxy::scram::{Channel, ClientStart, Nonce};
 /// A connection on which anything can be said.
 pub(crate) struct Raw {
     pub(crate) stream: TcpStream,
+    /// Of its BackendKeyData, once it has logged in.
+    pub(crate) process_id: u32,
 }
 
 /// A message as it comes: its tag and its body.
@@ -19,7 +21,7 @@ impl Raw {
         let stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
         stream.set_nodelay(true).expect("an option");
-        Self { stream }
+        Self { stream, process_id: 0 }
     }
 
     /// A connection that has logged in.
@@ -50,7 +52,11 @@ impl Raw {
         let challenged = start.handle_server_first(&body[4..]).expect("a challenge");
         let keys = challenged.derivation(password).expect("its cost").run();
         raw.send(&frame(b'p', challenged.prove(&keys).client_final().as_bytes()));
-        raw.until_ready();
+        for (tag, body) in raw.until_ready() {
+            if let (b'K', Some(id)) = (tag, body.first_chunk()) {
+                raw.process_id = u32::from_be_bytes(*id);
+            }
+        }
         raw
     }
 

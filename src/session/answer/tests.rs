@@ -30,6 +30,7 @@ fn feed(answer: &mut Answer, bytes: &[u8], piece: usize) -> (Vec<u8>, Vec<String
                         Event::CopyIn => "copy in".into(),
                         Event::CopyBoth => "copy both".into(),
                         Event::Parsed => "parsed".into(),
+                        Event::Notification(_) => "notification".into(),
                     });
                     at += n;
                 }
