@@ -127,7 +127,7 @@ impl Session {
             {
                 return Ok(Err(failure));
             }
-            if self.lease.is_some() {
+            if self.lease.is_some() && !self.leaves_home(attempt) {
                 return Ok(if attempt.sequences { self.held_has_values() } else { Ok(()) });
             }
             let topology = self.worker.topology();
@@ -137,6 +137,9 @@ impl Session {
                 Err(failure) => return Ok(Err(failure)),
             };
             let primary = topology.primary().is_some_and(|primary| primary.id == member.id);
+            if primary && self.comes_home() {
+                return Ok(if attempt.sequences { self.held_has_values() } else { Ok(()) });
+            }
             if std::mem::take(&mut attempt.held) {
                 Counters::add(&self.worker.shared.told.went_on);
                 self.notice_wait(attempt);

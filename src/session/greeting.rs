@@ -129,6 +129,7 @@ impl Session {
             backend_at: 0,
             answer: super::Answer::default(),
             lease: None,
+            home: None,
             waiter: Rc::default(),
             settings: Arc::clone(&base),
             sequences: super::sequences::Sequences::None,

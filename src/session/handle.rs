@@ -78,7 +78,7 @@ pub(super) struct Handle {
 }
 
 impl Held {
-    fn standing(&self, topology: &Topology) -> Standing {
+    pub(super) fn standing(&self, topology: &Topology) -> Standing {
         let known = topology.members.iter().find(|member| member.id.0 == self.member);
         let fenced = match known {
             Some(member) => member.generation != self.generation,

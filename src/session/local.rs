@@ -9,7 +9,7 @@ use crate::sql::{Class, Hint, TransactionVerb, Verdict};
 use crate::wire::build;
 use crate::wire::parts::{Bind, Named};
 use crate::wire::tags::{backend, frontend};
-use crate::wire::{HEADER_LEN, SqlState};
+use crate::wire::{HEADER_LEN, SqlState, TxStatus};
 
 /// Bytes of a BEGIN that waits, with the SET TRANSACTION behind it; a longer one is sent.
 const LONGEST_BEGIN: usize = 1000;
@@ -29,6 +29,15 @@ impl Session {
     ) -> bool {
         if summary.only.as_ref().is_some_and(|only| only.explain_route.is_some())
             && self.explain_route(bytes, items, end, summary)
+        {
+            return true;
+        }
+        let failed = self.lease.as_ref().is_some_and(|lease| lease.status == TxStatus::Failed);
+        if !failed
+            && !self.skipping
+            && !matches!(self.tx, Tx::Lost { .. })
+            && let Some(only) = summary.only.clone().filter(|only| only.show.is_some())
+            && self.show_last(bytes, items, end, &only)
         {
             return true;
         }
@@ -55,9 +64,6 @@ impl Session {
         let Some(only) = summary.only.clone().filter(|only| only.statements == 1 && summary.runs == 1) else {
             return false;
         };
-        if self.show_last(bytes, items, end, &only) {
-            return true;
-        }
         // What a server refuses before it comes to the statement is left to one.
         if items.iter().any(|item| is_foreign(bytes, item, items)) {
             return false;

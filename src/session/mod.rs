@@ -17,6 +17,7 @@ mod greeting;
 mod guest;
 mod handle;
 mod holding;
+mod home;
 mod listening;
 mod load;
 mod local;
@@ -137,6 +138,8 @@ pub(crate) struct Session {
     backend_unflushed: bool,
     answer: Answer,
     lease: Option<Lease>,
+    /// With session pooling, the session's own backend while another serves it.
+    home: Option<Box<home::Home>>,
     waiter: Rc<Waiter>,
     base: Arc<Settings>,
     settings: Arc<Settings>,
@@ -437,6 +440,11 @@ impl Session {
 
     /// Says goodbye and gives the backend up.
     async fn finish(&mut self, ended: &Ended) {
+        if let Some(lease) = self.lease.take_if(|_| self.home.is_some()) {
+            // A read on a replica was cut short.
+            lease.pool.closed();
+        }
+        self.comes_home();
         if let Some(lease) = self.lease.take() {
             self.handle.hold(None);
             if matches!(ended, Ended::Client)

@@ -72,6 +72,7 @@ impl Session {
 
     fn may_move(&self) -> bool {
         self.lease.is_none()
+            && self.home.is_none()
             && !self.client.is_tls()
             && matches!(self.tx, Tx::Idle)
             && !self.pins.any()

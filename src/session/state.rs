@@ -313,9 +313,12 @@ impl Session {
             && !self.pins.any()
             && matches!(self.tx, Tx::Idle)
             && self.answer.is_settled()
-            && self.pools.identity.pool_mode == crate::config::PoolMode::Transaction
             && self.lease.as_ref().is_some_and(|lease| {
-                lease.status == TxStatus::Idle && lease.backend.stash.is_empty() && !lease.cancelled
+                let pooled = self.pools.identity.pool_mode == crate::config::PoolMode::Transaction;
+                (pooled || !lease.primary)
+                    && lease.status == TxStatus::Idle
+                    && lease.backend.stash.is_empty()
+                    && !lease.cancelled
             });
         if !free {
             self.drop_cancelled();
@@ -324,6 +327,7 @@ impl Session {
         if let Some(lease) = self.lease.take() {
             self.handle.hold(None);
             self.worker.release(&self.pools, &lease.pool, lease.backend);
+            self.comes_home();
         }
     }
 

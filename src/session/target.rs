@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::Session;
 use super::acquire::{Attempt, bit};
 use super::state::Tx;
-use crate::config::{Consistency, PoolMode, Reads};
+use crate::config::{Consistency, Reads};
 use crate::routing::{self, Ask, Fence, Target, Turn};
 use crate::sql::{Class, ConsistencyHint};
 use crate::topology::{Epoch, Member, Topology};
@@ -42,9 +42,7 @@ impl Session {
             class: if attempt.writes { Class::Write } else { attempt.class },
             transaction_read_only,
             hint: attempt.hint.or(wishes.route),
-            split: shared.config.routing.reads == Reads::Replicas
-                && self.pools.identity.pool_mode == PoolMode::Transaction
-                && !self.pins.any(),
+            split: shared.config.routing.reads == Reads::Replicas && !self.pins.any(),
             balance: shared.loads.balance(search),
         };
         let ready = |member: &Member| {

@@ -96,6 +96,48 @@ fn session_mode_keeps_one_backend() {
 }
 
 #[test]
+fn session_mode_reads_on_replicas_and_keeps_its_backend() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "pool.mode = 'session'\npool.size = 2");
+    block_on(async {
+        let (a, b) = (connect(&world.status, &proxy).await, connect(&world.status, &proxy).await);
+        a.batch_execute("CREATE TABLE read_apart AS SELECT 7 AS n").await.unwrap();
+        world.replicas_catch_up().await;
+        let (of_a, of_b) =
+            (one(&a, "SELECT pg_backend_pid()").await, one(&b, "SELECT pg_backend_pid()").await);
+        assert_ne!(of_a, of_b);
+        a.batch_execute("SET work_mem = '11MB'; SET pgha.consistency = 'eventual'").await.unwrap();
+        let replicas: Vec<_> = world.status.replicas().map(|member| member.name.clone()).collect();
+        let mut served = std::collections::BTreeSet::new();
+        for _ in 0..8 {
+            assert_eq!(one(&a, "SELECT n FROM read_apart").await, "7");
+            served.insert(one(&a, "SHOW pgha.last").await.split(':').next().unwrap().to_owned());
+            assert_eq!(one(&a, "SHOW work_mem").await, "11MB");
+            assert_eq!(one(&a, "SELECT pg_backend_pid()").await, of_a, "its own backend");
+        }
+        assert!(served.iter().eq(replicas.iter().collect::<std::collections::BTreeSet<_>>()), "{served:?}");
+        // A replica refuses what writes after all, and the session's own backend runs it.
+        a.batch_execute("CREATE SEQUENCE hidden; CREATE VIEW counting AS SELECT nextval('hidden') AS n")
+            .await
+            .unwrap();
+        assert_eq!(one(&a, "/* pgha: replica */ SELECT n FROM counting").await, "1");
+        a.batch_execute("BEGIN; CREATE TEMP TABLE own AS SELECT 5 AS n").await.unwrap();
+        assert_eq!(one(&a, "SELECT n FROM own").await, "5");
+        a.batch_execute("COMMIT").await.unwrap();
+        assert_eq!(one(&a, "SELECT n FROM own").await, "5");
+        a.batch_execute("DISCARD ALL").await.unwrap();
+        assert_eq!(one(&a, "SELECT pg_backend_pid()").await, of_a);
+        // Its backend dies while it is set aside or right after: the session gets another.
+        assert_eq!(one(&a, "SELECT n FROM read_apart").await, "7");
+        on_leader(&world.status, &format!("SELECT pg_terminate_backend({of_a}, 10000)"));
+        assert_eq!(one(&a, "SELECT n FROM read_apart").await, "7");
+        assert_ne!(one(&a, "SELECT pg_backend_pid()").await, of_a);
+        assert_eq!(one(&b, "SELECT pg_backend_pid()").await, of_b);
+    });
+    proxy.assert_healthy();
+}
+
+#[test]
 fn idle_backends_dont_keep_a_database() {
     let world = World::shared();
     on_leader(&world.status, "CREATE ROLE dropper LOGIN CREATEDB PASSWORD 'dropper'");
