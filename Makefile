@@ -9,7 +9,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 # What `make deploy-test` runs: full or short.
 DEPLOY_TEST ?= full
 
-.PHONY: build setup demo test check chaos truth conformance conformance-short fuzz deploy-check deploy-test
+.PHONY: build setup demo test check chaos truth conformance conformance-short drivers fuzz deploy-check deploy-test
 build: setup
 	cargo build --locked --profile $(PROFILE)
 
@@ -50,6 +50,11 @@ conformance: setup
 conformance-short: setup
 	cargo build --locked --bin pg-ha-proxy
 	.local/runtime/bin/python tests/conformance/run.py --way proxy --schedule tests/conformance/short_schedule --folder target/conformance-short
+
+# Suites of drivers and of programs on top of them, directly and through the proxy: DRIVERS="--suite asyncpg"; tests/drivers/README.md
+drivers: setup
+	cargo build --locked --bin pg-ha-proxy
+	.local/runtime/bin/python tests/drivers/run.py $(DRIVERS)
 
 # Each fuzz target for FUZZ_SECONDS (30); fuzz/README.md
 fuzz: setup
