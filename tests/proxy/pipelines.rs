@@ -183,3 +183,23 @@ fn who_is_tied_to_a_replica_is_told() {
     });
     world.proxy.assert_healthy();
 }
+
+/// A batch longer than what is kept of one (`routing.retry_buffer`) is sent in parts, and each is answered.
+#[test]
+fn long_parameters_are_passed_on() {
+    let world = World::shared();
+    block_on(async {
+        let client = connect(&world.status, &world.proxy).await;
+        for len in [1 << 20, 3 << 20] {
+            let long = vec![7_u8; len];
+            let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&long];
+            let asked = client.query_one("SELECT length($1::bytea)", &parameters);
+            let row = tokio::time::timeout(std::time::Duration::from_secs(20), asked)
+                .await
+                .expect("an answer")
+                .unwrap();
+            assert_eq!(row.get::<_, i32>(0), len as i32);
+        }
+    });
+    world.proxy.assert_healthy();
+}
