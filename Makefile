@@ -9,7 +9,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 # What `make deploy-test` runs: full or short.
 DEPLOY_TEST ?= full
 
-.PHONY: build setup demo test check chaos truth conformance conformance-short fuzz deploy-check deploy-test bench
+.PHONY: build setup demo test check chaos truth conformance conformance-short drivers fuzz deploy-check deploy-test bench
 build: setup
 	cargo build --locked --profile $(PROFILE)
 
@@ -55,6 +55,11 @@ conformance-short: setup
 bench: setup
 	cargo build --locked --release
 	benches/side-by-side $(BENCH)
+
+# Suites of drivers and of programs on top of them, directly and through the proxy: DRIVERS="--suite asyncpg"; tests/drivers/README.md
+drivers: setup
+	cargo build --locked --bin pg-ha-proxy
+	.local/runtime/bin/python tests/drivers/run.py $(DRIVERS)
 
 # Each fuzz target for FUZZ_SECONDS (30); fuzz/README.md
 fuzz: setup

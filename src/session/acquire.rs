@@ -82,6 +82,11 @@ impl Attempt {
         }
     }
 
+    /// More is to follow before its Sync, which may write, or tie the session to its backend: it belongs to the primary.
+    pub(super) fn goes_on(&mut self) {
+        self.begins.get_or_insert(false);
+    }
+
     /// The backend was lost before anything that counts had come of it.
     pub(super) fn lost(&mut self) {
         self.tries += 1;

@@ -164,6 +164,11 @@ impl Answer {
         self.owed.is_empty() && self.left == 0
     }
 
+    /// Whether what was sent last makes the server give no answer by itself.
+    pub(super) fn awaits_flush(&self) -> bool {
+        self.owed.back().is_some_and(|owed| !matches!(owed.kind, Kind::Query | Kind::Sync))
+    }
+
     /// Forgets all of it, with the backend that owed it.
     pub(super) fn clear(&mut self) {
         self.owed.clear();

@@ -155,6 +155,10 @@ impl Session {
             message.contains("recovery is in progress") || message.contains("during recovery")
         };
         if !lease.primary {
+            // What it is tied to, it can't leave: run again, it would meet the same.
+            if self.pins.any() {
+                return None;
+            }
             return match state {
                 SqlState::READ_ONLY_SQL_TRANSACTION => Some(Rerun::Writes),
                 SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE
@@ -185,7 +189,7 @@ impl Session {
         let first = run.first_in_transaction || !self.in_open_transaction();
         fields.state() == SqlState::FEATURE_NOT_SUPPORTED
             && self.lease.as_ref().is_some_and(|lease| !lease.primary)
-            && !(run.passed || self.open_batch || self.handle.standby())
+            && !(run.passed || self.open_batch || self.pins.any() || self.handle.standby())
             && first
             && fields.message().contains("serializable mode in a hot standby")
     }

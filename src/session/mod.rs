@@ -343,6 +343,9 @@ impl Session {
             return Ok(());
         }
         let mut attempt = acquire::Attempt::new(summary);
+        if end == End::Flush {
+            attempt.goes_on();
+        }
         if let Some(only) = &summary.only {
             self.free_database(only);
         }

@@ -17,7 +17,8 @@ use super::state::Tx;
 use super::translate::Translation;
 use super::{Ended, Item, LOOK_AHEAD, Session};
 use crate::backend::Settings;
-use crate::wire::TxStatus;
+use crate::wire::tags::frontend;
+use crate::wire::{TxStatus, build};
 
 impl Session {
     /// Brings the backend in line with the session's settings and open BEGIN; true when the answer has to be awaited before
@@ -105,6 +106,10 @@ impl Session {
         self.skipping = translation.batch(bytes, items, self.skipping);
         if let Some(shown) = shown {
             translation.hide(&shown);
+        }
+        // A server keeps its answers to itself until a Sync or a Flush: a batch that is cut short by its size has none of its own.
+        if self.answer.awaits_flush() {
+            build::empty(&mut self.to_backend, frontend::FLUSH);
         }
         run.sent = true;
     }

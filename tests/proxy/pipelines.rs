@@ -136,3 +136,70 @@ fn rows_come_in_portions() {
     });
     world.proxy.assert_healthy();
 }
+
+/// As asyncpg prepares: Parse and Flush, and what follows before the Sync may be anything.
+#[test]
+fn what_follows_a_flush_may_write() {
+    let world = World::shared();
+    let mut raw = Raw::log_in(world.proxy.port, "app", "app", world.status.app_password.reveal());
+    let (flush, sync) = (frame(b'H', b""), frame(b'S', b""));
+    raw.send(&query("CREATE TABLE flushed (n int)"));
+    assert_eq!(raw.tags(), "CZ");
+    for _ in 0..4 {
+        raw.send(&[statement("SELECT 1"), flush.clone()].concat());
+        for tag in *b"12TDC" {
+            raw.expect(tag);
+        }
+        raw.send(&[statement("INSERT INTO flushed VALUES (1)"), sync.clone()].concat());
+        assert_eq!(raw.tags(), "12nCZ");
+    }
+    // What ties the session to its backend ties it to one that can write.
+    raw.send(&[statement("SELECT 1"), flush].concat());
+    for tag in *b"12TDC" {
+        raw.expect(tag);
+    }
+    raw.send(&[statement("SELECT set_config('jit', 'off', false)"), sync].concat());
+    assert_eq!(raw.tags(), "12TDCZ");
+    raw.send(&query("DROP TABLE flushed"));
+    assert_eq!(raw.tags(), "CZ");
+    world.proxy.assert_healthy();
+}
+
+/// A session that tied itself to a replica in a READ ONLY transaction is told that it can't write there, and not kept waiting.
+#[test]
+fn who_is_tied_to_a_replica_is_told() {
+    let world = World::shared();
+    block_on(async {
+        let client = connect(&world.status, &world.proxy).await;
+        client.batch_execute("SET pgha.consistency = 'eventual'").await.unwrap();
+        client.batch_execute("BEGIN READ ONLY").await.unwrap();
+        client.batch_execute("SELECT 1").await.unwrap();
+        client.batch_execute("PREPARE tied AS SELECT 1").await.unwrap();
+        client.batch_execute("COMMIT").await.unwrap();
+        let refused = client.batch_execute("CREATE TABLE not_there (n int)").await.unwrap_err();
+        assert!(told(&refused).contains("25006"), "{}", told(&refused));
+        client.batch_execute("DISCARD ALL").await.unwrap();
+        client.batch_execute("CREATE TABLE there (n int); DROP TABLE there").await.unwrap();
+    });
+    world.proxy.assert_healthy();
+}
+
+/// A batch longer than what is kept of one (`routing.retry_buffer`) is sent in parts, and each is answered.
+#[test]
+fn long_parameters_are_passed_on() {
+    let world = World::shared();
+    block_on(async {
+        let client = connect(&world.status, &world.proxy).await;
+        for len in [1 << 20, 3 << 20] {
+            let long = vec![7_u8; len];
+            let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&long];
+            let asked = client.query_one("SELECT length($1::bytea)", &parameters);
+            let row = tokio::time::timeout(std::time::Duration::from_secs(20), asked)
+                .await
+                .expect("an answer")
+                .unwrap();
+            assert_eq!(row.get::<_, i32>(0), len as i32);
+        }
+    });
+    world.proxy.assert_healthy();
+}
