@@ -117,10 +117,10 @@ fn session_mode_reads_on_replicas_and_keeps_its_backend() {
         }
         assert!(served.iter().eq(replicas.iter().collect::<std::collections::BTreeSet<_>>()), "{served:?}");
         // A replica refuses what writes after all, and the session's own backend runs it.
-        a.batch_execute("CREATE SEQUENCE hidden; CREATE VIEW counting AS SELECT nextval('hidden') AS n")
+        a.batch_execute("CREATE SEQUENCE counted_apart; CREATE VIEW counting_apart AS SELECT nextval('counted_apart') AS n")
             .await
             .unwrap();
-        assert_eq!(one(&a, "/* pgha: replica */ SELECT n FROM counting").await, "1");
+        assert_eq!(one(&a, "/* pgha: replica */ SELECT n FROM counting_apart").await, "1");
         a.batch_execute("BEGIN; CREATE TEMP TABLE own AS SELECT 5 AS n").await.unwrap();
         assert_eq!(one(&a, "SELECT n FROM own").await, "5");
         a.batch_execute("COMMIT").await.unwrap();
@@ -140,10 +140,12 @@ fn session_mode_reads_on_replicas_and_keeps_its_backend() {
 #[test]
 fn idle_backends_dont_keep_a_database() {
     let world = World::shared();
+    // Its own: ALTER ROLE … SET of anybody's has all backends opened anew.
+    let proxy = Proxy::start(&world.status, "");
     on_leader(&world.status, "CREATE ROLE dropper LOGIN CREATEDB PASSWORD 'dropper'");
     block_on(async {
         let of = |database: &str| {
-            let mut config = application(&world.status, world.proxy.port);
+            let mut config = application(&world.status, proxy.port);
             config.user("dropper").password("dropper").dbname(database);
             config
         };
@@ -160,7 +162,7 @@ fn idle_backends_dont_keep_a_database() {
                 assert!(told(&client.batch_execute(drop_it).await.unwrap_err()).contains("55006"));
             }
             drop(inside);
-            world.proxy.until("the client gone", |proxy| !proxy.get("/sessions").contains("To be dropped"));
+            proxy.until("the client gone", |proxy| !proxy.get("/sessions").contains("To be dropped"));
             let begun = Instant::now();
             client.batch_execute("CREATE DATABASE copied TEMPLATE = \"To be dropped\"").await.unwrap();
             client.batch_execute(drop_it).await.unwrap();
@@ -169,7 +171,7 @@ fn idle_backends_dont_keep_a_database() {
             assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
         }
     });
-    world.proxy.assert_healthy();
+    proxy.assert_healthy();
 }
 
 #[test]

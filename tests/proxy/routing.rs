@@ -1,6 +1,6 @@
 //! What goes where, by the members' own counts.
 
-use crate::support::{Proxy, World, block_on, connect, direct, leader, on_leader, one, psql};
+use crate::support::{PATIENCE, Proxy, World, block_on, connect, direct, leader, on_leader, one, psql};
 
 /// How often statements whose text holds `text` ran on each member, the leader first.
 fn calls(world: &World, text: &str) -> Vec<u64> {
@@ -35,6 +35,12 @@ fn reads_and_searches_are_spread_and_writes_reach_the_leader() {
     assert_eq!(psql::ask(&world.status, proxy.port, &reads).lines().count(), 50);
     assert_eq!(calls(world, "FROM spread WHERE id"), [0, 25, 25]);
     // Otherwise a session keeps to its replica, and sessions are spread.
+    // Who has just written reads it on the primary, in a new session too, until a replica is known to have it.
+    let seen = || psql::ask(&world.status, proxy.port, "SELECT 'seen' FROM spread; SHOW pgha.last");
+    let end = std::time::Instant::now() + PATIENCE;
+    while seen().contains(&format!("{}:", leader(&world.status).name)) {
+        assert!(std::time::Instant::now() < end, "no replica is known to have what was written");
+    }
     let searches: String = (1..=10)
         .map(|n| format!("SELECT id FROM spread ORDER BY embedding <-> '[{n},1,1]' LIMIT 1;\n"))
         .collect();
