@@ -148,7 +148,6 @@ fn mistakes_are_answered_as_postgresql_does() {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "a figure")]
 fn a_client_that_does_not_read_stops_nobody() {
     let world = World::shared();
     let proxy = Proxy::start(&world.status, "listen.workers = 1");
