@@ -14,8 +14,8 @@ use crate::sql::{Class, Verdict};
 use crate::topology::{Member, Topology};
 use crate::wire::TxStatus;
 use crate::wire::build;
-use crate::wire::parts::{Named, Parse};
-use crate::wire::tags::{backend, frontend};
+use crate::wire::parts::Parse;
+use crate::wire::tags::frontend;
 
 /// The columns, all of type text.
 const COLUMNS: [&str; 6] = ["route", "class", "reason", "member", "lag", "fence"];
@@ -58,7 +58,7 @@ impl Session {
         let Some(inner) = only.explain_route.and_then(|at| sql.get(at..)) else { return false };
         let inner = self.classify(inner).verdict;
         let route = self.route_of(&inner, only);
-        self.tell_route(bytes, items, &route, &types);
+        self.answer_with(bytes, items, (&types, &COLUMNS), |out| route.row(out));
         if matches!(end, End::Query | End::Sync) {
             if matches!(self.tx, Tx::Idle) {
                 self.portals.clear();
@@ -126,33 +126,6 @@ impl Session {
             Some(replayed) if self.fence.is_reached(replayed) => format!("{position}, reached"),
             Some(_) => format!("{position}, not reached"),
             None => position,
-        }
-    }
-
-    /// The answers to each message.
-    fn tell_route(&mut self, bytes: &[u8], items: &[Item], route: &Route, types: &[u32]) {
-        if self.to_client.capacity() == 0 {
-            self.to_client = self.worker.buffer();
-        }
-        let out = &mut self.to_client;
-        for item in items {
-            match bytes[item.start] {
-                frontend::PARSE => build::empty(out, backend::PARSE_COMPLETE),
-                frontend::BIND => build::empty(out, backend::BIND_COMPLETE),
-                frontend::CLOSE => build::empty(out, backend::CLOSE_COMPLETE),
-                frontend::DESCRIBE => {
-                    if let Some(Named::Statement(_)) = Named::read(item.body(bytes)) {
-                        build::parameter_description(out, types);
-                    }
-                    build::text_row_description(out, &COLUMNS);
-                }
-                frontend::QUERY => {
-                    build::text_row_description(out, &COLUMNS);
-                    route.row(out);
-                }
-                frontend::EXECUTE => route.row(out),
-                _ => {}
-            }
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What the proxy answers by itself: a BEGIN that isn't sent yet, the end of a transaction that has none, what a lost
 //! transaction allows, a lone Sync.
 
+use std::rc::Rc;
+
 use super::Session;
 use super::batch::{End, Item, Summary};
 use super::loss::LOST_TRANSACTION;
@@ -36,8 +38,8 @@ impl Session {
         if !failed
             && !self.skipping
             && !matches!(self.tx, Tx::Lost { .. })
-            && let Some(only) = summary.only.clone().filter(|only| only.show.is_some())
-            && self.show_last(bytes, items, end, &only)
+            && let Some(only) = summary.only.as_ref().filter(|only| only.show.is_some())
+            && self.show_last(bytes, items, end, only)
         {
             return true;
         }
@@ -61,15 +63,16 @@ impl Session {
             }
             return true;
         }
-        let Some(only) = summary.only.clone().filter(|only| only.statements == 1 && summary.runs == 1) else {
-            return false;
-        };
+        // Of all that is run, only what begins, sets or ends a transaction.
+        let may =
+            |only: &&Rc<Verdict>| only.transaction.is_some() && only.statements == 1 && summary.runs == 1;
+        let Some(only) = summary.only.as_ref().filter(may) else { return false };
         // What a server refuses before it comes to the statement is left to one.
         if items.iter().any(|item| is_foreign(bytes, item, items)) {
             return false;
         }
-        let Some(tag) = self.local_tag(&only, bytes, items) else { return false };
-        self.answer_with(bytes, items, tag);
+        let Some(tag) = self.local_tag(only, bytes, items) else { return false };
+        self.complete_with(bytes, items, tag);
         self.answer_end(end);
         true
     }
@@ -118,7 +121,7 @@ impl Session {
             let commits = matches!(verdict.transaction, Some(TransactionVerb::Commit { .. }));
             if ends && (told || !commits) {
                 self.tx = Tx::Idle;
-                self.answer_with(bytes, items, "ROLLBACK");
+                self.complete_with(bytes, items, "ROLLBACK");
             } else if told {
                 self.error(SqlState::IN_FAILED_SQL_TRANSACTION, ABORTED, None, None);
             } else {
@@ -170,8 +173,20 @@ impl Session {
         Some(query)
     }
 
-    /// The answers to each message of a batch whose one statement completes with `tag` and returns no rows.
-    fn answer_with(&mut self, bytes: &[u8], items: &[Item], tag: &str) {
+    /// The answers to a batch whose one statement completes with `tag` and returns no rows.
+    fn complete_with(&mut self, bytes: &[u8], items: &[Item], tag: &str) {
+        self.answer_with(bytes, items, (&[], &[]), |out| build::command_complete(out, tag));
+    }
+
+    /// The answers to each message of a batch whose one statement has parameters of these types, returns these columns (none: no
+    /// rows), and is run by `complete`.
+    pub(super) fn answer_with(
+        &mut self,
+        bytes: &[u8],
+        items: &[Item],
+        (types, columns): (&[u32], &[&str]),
+        complete: impl Fn(&mut Vec<u8>),
+    ) {
         if self.to_client.capacity() == 0 {
             self.to_client = self.worker.buffer();
         }
@@ -183,11 +198,21 @@ impl Session {
                 frontend::CLOSE => build::empty(out, backend::CLOSE_COMPLETE),
                 frontend::DESCRIBE => {
                     if let Some(Named::Statement(_)) = Named::read(item.body(bytes)) {
-                        build::parameter_description(out, &[]);
+                        build::parameter_description(out, types);
                     }
-                    build::empty(out, backend::NO_DATA);
+                    if columns.is_empty() {
+                        build::empty(out, backend::NO_DATA);
+                    } else {
+                        build::text_row_description(out, columns);
+                    }
                 }
-                frontend::QUERY | frontend::EXECUTE => build::command_complete(out, tag),
+                frontend::QUERY => {
+                    if !columns.is_empty() {
+                        build::text_row_description(out, columns);
+                    }
+                    complete(out);
+                }
+                frontend::EXECUTE => complete(out),
                 _ => {}
             }
         }
