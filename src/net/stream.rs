@@ -97,6 +97,26 @@ impl Stream {
         }
     }
 
+    /// Writes `buf` from `at` on, which goes along, until all of it is written or no more is taken.
+    ///
+    /// # Errors
+    /// As [`Self::poll_write`], and `WriteZero` when nothing is taken any more.
+    #[inline]
+    pub fn poll_write_rest(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+        at: &mut usize,
+    ) -> Poll<io::Result<()>> {
+        while *at < buf.len() {
+            match ready!(self.poll_write(cx, &buf[*at..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n => *at += n,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Sends what TLS still holds; nothing to do on a plain stream.
     ///
     /// # Errors
@@ -138,12 +158,7 @@ impl Stream {
     /// Those of the socket and of TLS.
     pub async fn write_all(&mut self, buf: &[u8]) -> io::Result<()> {
         let mut done = 0;
-        while done < buf.len() {
-            match poll_fn(|cx| self.poll_write(cx, &buf[done..])).await? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                n => done += n,
-            }
-        }
+        poll_fn(|cx| self.poll_write_rest(cx, buf, &mut done)).await?;
         poll_fn(|cx| self.poll_flush(cx)).await
     }
 

@@ -324,7 +324,7 @@ impl Session {
         };
         self.batch_ends(runs);
         if self.unnamed.recall(&bytes, &items) {
-            self.unnamed_known = self.unnamed.parse().map(|parse| self.classify(parse.sql));
+            self.classify_unnamed();
         }
         self.worker.give_items(items);
         self.worker.give_buffer(bytes);

@@ -181,12 +181,11 @@ impl Session {
     /// Writes what the backend is to get.
     fn poll_flush_backend(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Loss>> {
         let Some(lease) = self.lease.as_mut() else { return Poll::Ready(Err(Loss::Closed)) };
-        while self.backend_at < self.to_backend.len() {
-            match lease.backend.stream.poll_write(cx, &self.to_backend[self.backend_at..]) {
-                Poll::Ready(Ok(n)) if n > 0 => self.backend_at += n,
-                Poll::Ready(_) => return Poll::Ready(Err(Loss::Closed)),
-                Poll::Pending => return Poll::Pending,
-            }
+        let stream = &mut lease.backend.stream;
+        match stream.poll_write_rest(cx, &self.to_backend, &mut self.backend_at) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(Loss::Closed)),
+            Poll::Pending => return Poll::Pending,
         }
         if self.backend_at > 0 {
             self.backend_at = 0;
@@ -209,12 +208,10 @@ impl Session {
         if self.to_client.is_empty() && !self.client_unflushed {
             return Poll::Ready(Ok(()));
         }
-        while self.client_at < self.to_client.len() {
-            match self.client.poll_write(cx, &self.to_client[self.client_at..]) {
-                Poll::Ready(Ok(n)) if n > 0 => self.client_at += n,
-                Poll::Ready(_) => return Poll::Ready(Err(Ended::Client)),
-                Poll::Pending => return Poll::Pending,
-            }
+        match self.client.poll_write_rest(cx, &self.to_client, &mut self.client_at) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(Ended::Client)),
+            Poll::Pending => return Poll::Pending,
         }
         self.client_at = 0;
         let sent = std::mem::take(&mut self.to_client);

@@ -213,13 +213,11 @@ impl Session {
         walsender: &mut Walsender,
     ) -> Poll<Result<(), Ended>> {
         loop {
-            while self.backend_at < self.to_backend.len() {
-                match walsender.stream.poll_write(cx, &self.to_backend[self.backend_at..]) {
-                    Poll::Ready(Ok(n)) if n > 0 => self.backend_at += n,
-                    Poll::Ready(_) => return Poll::Ready(Err(Ended::Fatal)),
-                    Poll::Pending => return Poll::Pending,
-                }
-                walsender.unflushed = true;
+            walsender.unflushed |= !self.to_backend.is_empty();
+            match walsender.stream.poll_write_rest(cx, &self.to_backend, &mut self.backend_at) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Ended::Fatal)),
+                Poll::Pending => return Poll::Pending,
             }
             self.backend_at = 0;
             self.to_backend.clear();

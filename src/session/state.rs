@@ -276,9 +276,13 @@ impl Session {
     pub(super) fn settle_names(&mut self, failed_at: Option<usize>) {
         self.names.settle(failed_at);
         if self.unnamed.settle(failed_at) {
-            let known = self.unnamed.parse().map(|parse| self.classify(parse.sql));
-            self.unnamed_known = known;
+            self.classify_unnamed();
         }
+    }
+
+    /// The unnamed statement is another than it was.
+    pub(super) fn classify_unnamed(&mut self) {
+        self.unnamed_known = self.unnamed.parse().map(|parse| self.classify(parse.sql));
     }
 
     /// Notes where the session has read, so that a later read shows no less.
