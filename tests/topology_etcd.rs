@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may end where something is missing")]
 
-use std::collections::{BTreeMap, HashMap};
+#[path = "support/settings.rs"]
+mod settings;
+
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,9 +17,7 @@ use etcd_client::{
     Txn, TxnOp,
 };
 use pg_ha_proxy::cluster::Runtime;
-use pg_ha_proxy::config::{
-    Balance, Consistency, EtcdSource, Failover, Reads, Routing, Source, TopologyConfig,
-};
+use pg_ha_proxy::config::{EtcdSource, Source, TopologyConfig};
 use pg_ha_proxy::control::{self, Connect, Control, Link, LinkError, Rows};
 use pg_ha_proxy::topology::{Epoch, HoldReason, Lsn, Rule, Topology, What};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -266,33 +267,7 @@ fn try_start_with(source: Source, members: &Members) -> Result<Control, control:
         member_grace: Duration::from_millis(500),
         fence_after: None,
     };
-    let routing = Routing {
-        catalog_interval: Duration::ZERO,
-        learnt: 0,
-        reads: Reads::Replicas,
-        consistency: Consistency::Session,
-        balance: Balance::RoundRobin,
-        user_consistency: BTreeMap::new(),
-        eject_after: 0,
-        eject_time: Duration::from_secs(10),
-        slow_start: Duration::ZERO,
-        weights: BTreeMap::new(),
-        fence_wait: Duration::ZERO,
-        max_lag: Duration::from_secs(10),
-        max_lag_bytes: 16 << 20,
-        read_only_functions: Vec::new(),
-        primary_functions: Vec::new(),
-        class_cache: 1,
-        retry_buffer: 1,
-        answer_buffer: 1,
-    };
-    let failover = Failover {
-        hold: None,
-        max_waiting: 1,
-        max_waiting_bytes: 1,
-        fail_fast: Vec::new(),
-        drain: Duration::from_secs(5),
-    };
+    let (routing, failover) = settings::settings();
     control::start(&topology, &routing, &failover, members.clone())
 }
 

@@ -4,17 +4,16 @@
 #![expect(clippy::unwrap_used, reason = "a test may end where something is missing")]
 #![expect(clippy::print_stdout, reason = "the times are to be seen")]
 
-use std::collections::BTreeMap;
+#[path = "support/settings.rs"]
+mod settings;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use pg_ha_proxy::cluster::{Cluster, How, Options};
-use pg_ha_proxy::config::{
-    Balance, Consistency, EtcdSource, Failover, KeepAlive, Reads, Routing, Source, Tls, TlsMode,
-    TopologyConfig,
-};
+use pg_ha_proxy::config::{EtcdSource, KeepAlive, Source, Tls, TlsMode, TopologyConfig};
 use pg_ha_proxy::control::{self, Control, MonitorLogin};
 use pg_ha_proxy::net::tls::ClientTls;
 use pg_ha_proxy::scram::{Credentials, Secret};
@@ -72,33 +71,7 @@ fn start(endpoint: String, cluster: &Cluster) -> Control {
         member_grace: Duration::from_secs(2),
         fence_after: None,
     };
-    let routing = Routing {
-        catalog_interval: Duration::ZERO,
-        learnt: 0,
-        reads: Reads::Replicas,
-        consistency: Consistency::Session,
-        balance: Balance::RoundRobin,
-        user_consistency: BTreeMap::new(),
-        eject_after: 0,
-        eject_time: Duration::from_secs(10),
-        slow_start: Duration::ZERO,
-        weights: BTreeMap::new(),
-        fence_wait: Duration::ZERO,
-        max_lag: Duration::from_secs(10),
-        max_lag_bytes: 16 << 20,
-        read_only_functions: Vec::new(),
-        primary_functions: Vec::new(),
-        class_cache: 1,
-        retry_buffer: 1,
-        answer_buffer: 1,
-    };
-    let failover = Failover {
-        hold: None,
-        max_waiting: 1,
-        max_waiting_bytes: 1,
-        fail_fast: Vec::new(),
-        drain: Duration::from_secs(5),
-    };
+    let (routing, failover) = settings::settings();
     control::start(&topology, &routing, &failover, login(cluster)).unwrap()
 }
 
