@@ -41,11 +41,15 @@ impl Parameters {
     }
 }
 
-/// What a shared prepared statement was parsed under on one backend.
+/// A shared prepared statement on one backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prepared {
     /// [`Settings::naming`] of the session that had it parsed.
     pub naming: u64,
+    /// How many changes of the database's catalog were known when it was parsed.
+    pub changes: u64,
+    /// What its parameters and columns are, as a number; 0 while it was not described.
+    pub shape: u64,
 }
 
 /// One connection to a member, logged in.

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::described::Shape;
 use crate::sql::Verdict;
 use crate::wire::frame::{MAX_FRAME_LEN, frame_len};
 use crate::wire::parts::{self, ErrorFields};
@@ -31,8 +32,10 @@ pub(super) enum Kind {
     Parse,
     /// Bind.
     Bind,
-    /// Describe of statement or portal.
+    /// Describe of a portal, or of a statement that is nobody else's.
     Describe,
+    /// Describe of a shared statement, whose shape is of interest.
+    DescribeStatement,
     /// Execute.
     Execute,
     /// Close.
@@ -123,12 +126,27 @@ pub(super) struct Answer {
     sent: usize,
     done: usize,
     failed: Option<usize>,
+    /// The shape that is being told, and those that were.
+    shape: Shape,
+    shapes: Vec<u64>,
 }
 
 impl Answer {
     /// Another batch begins, or the same once more.
     pub(super) fn begin(&mut self) {
         (self.answered, self.sent, self.done, self.failed) = (0, 0, 0, None);
+        self.shapes.clear();
+    }
+
+    /// Parameters and columns of the shared statements that were described since the batch's beginning, each as a number, in their order:
+    /// equal for equal ones, 0 where they were too long to be read.
+    pub(super) fn shapes(&self) -> &[u64] {
+        &self.shapes
+    }
+
+    /// Those were the proxy's own.
+    pub(super) fn forget_shapes(&mut self) {
+        self.shapes.clear();
     }
 
     /// The number of the message that was noted last.
@@ -190,6 +208,11 @@ impl Answer {
         match buf[0] {
             tag::DATA_ROW if !hidden && !self.owed.is_empty() && len <= buf.len() => {
                 Ok(Step::Pass(rows(buf, len)?))
+            }
+            tag::PARAMETER_DESCRIPTION | tag::ROW_DESCRIPTION | tag::NO_DATA
+                if self.front_is(Kind::DescribeStatement) =>
+            {
+                self.described(buf, len, hidden)
             }
             tag::DATA_ROW
             | tag::COPY_DATA
@@ -269,6 +292,21 @@ impl Answer {
         if self.left_is_passed { self.left } else { 0 }
     }
 
+    /// A part of what describes a shared statement.
+    fn described<'a>(&mut self, buf: &'a [u8], len: usize, hidden: bool) -> Result<Step<'a>, OutOfStep> {
+        let step = self.stream(buf, len, !hidden)?;
+        if matches!(step, Step::More) {
+            return Ok(step);
+        }
+        let body = buf.get(HEADER_LEN..len).filter(|_| len <= STREAM_OVER);
+        self.shape.take(buf[0], body).ok_or(OutOfStep::Malformed(buf[0]))?;
+        if buf[0] != tag::PARAMETER_DESCRIPTION {
+            self.pop();
+            self.shapes.push(self.shape.finish());
+        }
+        Ok(step)
+    }
+
     /// An answer that is nothing but its tag.
     fn simple<'a>(&mut self, buf: &'a [u8], len: usize, kind: Kind) -> Result<Step<'a>, OutOfStep> {
         match self.owed.front() {
@@ -326,10 +364,11 @@ impl Answer {
         }
     }
 
-    /// An error ends an extended-protocol batch up to its Sync, or the Query at hand. That of a Parse which the proxy put in front of a
-    /// Bind or Describe is theirs: the statement can't be planned any more.
+    /// An error ends an extended-protocol batch up to its Sync, or the Query at hand. That of a Parse or Describe which the proxy put in
+    /// front of a Bind or Describe is theirs: the statement can't be planned any more.
     fn error<'a>(&mut self, body: &'a [u8], mut hidden: bool) -> Event<'a> {
-        let planned = hidden && self.front_is(Kind::Parse);
+        let planned = hidden && (self.front_is(Kind::Parse) || self.front_is(Kind::DescribeStatement));
+        self.shape = Shape::default();
         let instead = self.owed.front().and_then(|owed| owed.instead.clone());
         self.failed.get_or_insert(self.done + 1);
         while self.owed.front().is_some_and(|owed| !matches!(owed.kind, Kind::Query | Kind::Sync)) {

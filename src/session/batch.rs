@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 
+use super::described::Told;
 use super::statements::Statement;
 use crate::sql::{Class, Effects, Hint, TransactionModes, TransactionVerb, Verdict};
 use crate::wire::frame::frame_len;
@@ -96,6 +97,8 @@ pub(super) struct Item {
     pub(super) end: usize,
     /// The named statement that it makes or uses.
     pub(super) statement: Option<Rc<Statement>>,
+    /// What the client was told of that statement.
+    pub(super) told: Told,
     /// The unnamed statement that it makes or uses: which Parse made it; 0 if none.
     pub(super) unnamed: u64,
     /// What will have run when it completes, for Query and Execute.
@@ -106,7 +109,7 @@ pub(super) struct Item {
 
 impl Item {
     pub(super) fn new(start: usize, end: usize) -> Self {
-        Self { start, end, statement: None, unnamed: 0, verdict: None, error: None }
+        Self { start, end, statement: None, told: Told::default(), unnamed: 0, verdict: None, error: None }
     }
 
     /// The body of the message in the batch's bytes.

@@ -49,6 +49,8 @@ pub struct Catalog {
     pub database: Box<str>,
     /// Its number, never given twice.
     pub(super) id: u64,
+    /// How often [`Catalog::changed`] was called.
+    changes: AtomicU64,
     functions: ArcSwap<Functions>,
     learnt: ArcSwap<Learnt>,
     followed: AtomicBool,
@@ -60,8 +62,6 @@ pub struct Catalog {
 /// What only those with news look at.
 #[derive(Debug, Default)]
 struct Shelf {
-    /// Grows with all that may make the last reading wrong.
-    changes: u64,
     /// The last reading, under the base of that time.
     read: Option<Read>,
     /// Whether the last reading holds.
@@ -132,6 +132,7 @@ impl Catalogs {
             Arc::new(Catalog {
                 database: database.into(),
                 id,
+                changes: AtomicU64::new(0),
                 functions: ArcSwap::from_pointee(functions),
                 learnt: ArcSwap::default(),
                 followed: AtomicBool::new(false),
@@ -201,13 +202,19 @@ impl Catalog {
     /// DDL was run in this database, or may have been: what was read and learnt holds no more.
     pub fn changed(&self) {
         let mut shelf = self.shelf();
-        shelf.changes += 1;
+        self.changes.fetch_add(1, Relaxed);
         shelf.holds = false;
         let forgotten = self.learnt.swap(Arc::default()).len();
         self.common.metrics.learnt_entries.sub(forgotten as i64);
         self.enter(Functions::clone(&self.common.base.load()), &shelf);
         drop(shelf);
         self.changed.notify_one();
+    }
+
+    /// Grows with all DDL that was run in this database, as far as it is known: what was read before may be wrong.
+    #[inline]
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Relaxed)
     }
 
     /// Waits for [`Catalog::changed`], also if it has been called since the last wait.
@@ -235,7 +242,7 @@ impl Catalog {
     pub fn begin(&self) -> Reading {
         let shelf = self.shelf();
         Reading {
-            changes: shelf.changes,
+            changes: self.changes(),
             base: Functions::clone(&self.common.base.load()),
             known: shelf.read.as_ref().map(|read| read.revision.clone()),
         }
@@ -244,7 +251,7 @@ impl Catalog {
     /// Takes up a reading, none if the revision is the known one; false if DDL came between, so that it has to be read again.
     pub fn finish(&self, reading: &Reading, read: Option<Read>) -> bool {
         let mut shelf = self.shelf();
-        if shelf.changes != reading.changes {
+        if self.changes() != reading.changes {
             return false;
         }
         shelf.error = None;

@@ -11,6 +11,7 @@ mod balance;
 mod batch;
 mod catalog;
 mod copying;
+mod described;
 mod events;
 mod explain;
 mod greeting;
@@ -376,6 +377,7 @@ impl Session {
                             let slot = Slot::member(lease.backend.member);
                             self.worker.metrics.search(slot, began.elapsed());
                         }
+                        self.note_described(bytes, items, &run);
                         self.settle(&run, end, summary);
                         return Ok(());
                     }
@@ -414,6 +416,11 @@ impl Session {
                 Outcome::Settled => {}
                 other => return other,
             }
+        }
+        if items.iter().any(|item| item.told.shape != 0)
+            && let Some(outcome) = self.hold_to_what_was_told(items, run).await
+        {
+            return outcome;
         }
         self.translate(bytes, items, run);
         self.relay(run).await

@@ -129,12 +129,12 @@ impl Moving {
         session.cancel = self.cancel;
         session.last =
             self.last.map(|(member, verdict, because)| Last { member, verdict: Rc::new(verdict), because });
-        for Portable { name, sql, types } in self.names {
+        for Portable { name, sql, types, told } in self.names {
             let (catalog, lexing) = (&self.identity.catalog, session.lexing);
             let known = worker.classify(catalog, &sql, lexing);
             let parse = Parse { name: &name, sql: &sql, types: &types };
             let statement = worker.statements.borrow_mut().intern(&parse, catalog, lexing, &known);
-            session.names.parse(&name, statement, 0);
+            session.names.parse(&name, statement, told, 0);
         }
         session.names.settle(None);
         if let Ok(Some(frame)) = Frames::new(&self.unnamed, usize::MAX).next_frame()

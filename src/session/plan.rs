@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::batch::{Item, Summary};
+use super::described::Told;
 use super::run::Run;
 use super::statements::{Classed, Statement};
 use super::{Ended, Session, local};
@@ -116,7 +117,8 @@ impl Session {
         }
         let catalog = &self.pools.identity.catalog;
         let statement = self.worker.statements.borrow_mut().intern(&parse, catalog, self.lexing, &known);
-        self.names.parse(parse.name, Rc::clone(&statement), at);
+        item.told = Told { shape: 0, changes: catalog.changes() };
+        self.names.parse(parse.name, Rc::clone(&statement), item.told, at);
         item.statement = Some(statement);
         Some(())
     }
@@ -126,8 +128,9 @@ impl Session {
         let verdict = if bind.statement.is_empty() {
             item.unnamed = self.unnamed.token;
             self.verdict_of_unnamed()
-        } else if let Some(statement) = self.names.find(bind.statement) {
+        } else if let Some((statement, told)) = self.names.find(bind.statement) {
             item.statement = Some(Rc::clone(statement));
+            item.told = told;
             Some(self.verdict_of(statement))
         } else {
             item.error = Some(no_such_statement(bind.statement));
@@ -144,9 +147,10 @@ impl Session {
         let Named::Statement(name) = Named::read(body)? else { return Some(()) };
         if name.is_empty() {
             item.unnamed = self.unnamed.token;
-        } else if let Some(statement) = self.names.find(name) {
+        } else if let Some((statement, told)) = self.names.find(name) {
             summary.add(&self.verdict_of(statement), false);
             item.statement = Some(Rc::clone(statement));
+            item.told = told;
         } else {
             item.error = Some(no_such_statement(name));
         }

@@ -79,7 +79,9 @@ impl Session {
             out: &mut self.to_backend,
             unnamed: &self.unnamed,
             naming: 0,
+            changes: 0,
             parsed: &mut Vec::new(),
+            refused: None,
             aborted: false,
             shows: false,
         };
@@ -98,7 +100,9 @@ impl Session {
             out: &mut self.to_backend,
             unnamed: &self.unnamed,
             naming: if named { self.settings.naming() } else { 0 },
+            changes: run.changes,
             parsed: &mut run.parses,
+            refused: run.refused.take(),
             aborted,
             shows: false,
         };

@@ -1,5 +1,6 @@
 //! One attempt at a batch: what has come of it so far, and what that allows if its backend is lost.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Session;
@@ -50,6 +51,10 @@ pub(super) struct Run {
     pub(super) completed: usize,
     /// Statements that the batch parses on this backend, 0 for the unnamed one, and with which message.
     pub(super) parses: Vec<(u64, usize)>,
+    /// Changes of the catalog that were known when it began.
+    pub(super) changes: u64,
+    /// The message that the proxy refuses, and by what error.
+    pub(super) refused: Option<(usize, Rc<[u8]>)>,
     pub(super) rerun: Option<Rerun>,
     pub(super) copying: Copying,
     /// The client's CopyDone was passed on.
@@ -88,6 +93,8 @@ impl Run {
             failed: false,
             completed: 0,
             parses: Vec::new(),
+            changes: session.pools.identity.catalog.changes(),
+            refused: None,
             rerun: None,
             copying: Copying::No,
             copy_done: false,

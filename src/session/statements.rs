@@ -11,6 +11,7 @@ use foldhash::fast::RandomState;
 
 use super::Worker;
 use super::catalog::Catalog;
+use super::described::Told;
 use crate::sql::{Lexing, Verdict};
 use crate::wire::parts::Parse;
 
@@ -120,11 +121,18 @@ impl Registry {
     }
 }
 
+/// What a session has under a name.
+#[derive(Debug)]
+struct Named {
+    statement: Rc<Statement>,
+    told: Told,
+}
+
 /// One entry of what a batch did to a session's names, to be undone when it didn't come to it.
 #[derive(Debug)]
 struct Undo {
     name: Box<[u8]>,
-    before: Option<Rc<Statement>>,
+    before: Option<Named>,
     /// Which message of the batch did it.
     at: usize,
 }
@@ -135,26 +143,41 @@ pub(super) struct Portable {
     pub(super) name: Box<[u8]>,
     pub(super) sql: Box<[u8]>,
     pub(super) types: Box<[u8]>,
+    pub(super) told: Told,
 }
 
 /// A session's own names.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    by_name: HashMap<Box<[u8]>, Rc<Statement>, RandomState>,
+    by_name: HashMap<Box<[u8]>, Named, RandomState>,
     undo: Vec<Undo>,
 }
 
 impl Names {
-    /// The statement of this name.
-    pub(super) fn find(&self, name: &[u8]) -> Option<&Rc<Statement>> {
-        self.by_name.get(name)
+    /// The statement of this name, and what the client was told of it.
+    pub(super) fn find(&self, name: &[u8]) -> Option<(&Rc<Statement>, Told)> {
+        self.by_name.get(name).map(|named| (&named.statement, named.told))
+    }
+
+    /// The client was told of the statement that it has under this name, if that is still the one.
+    pub(super) fn tell(&mut self, name: &[u8], statement: &Rc<Statement>, told: Told) {
+        if let Some(named) = self.by_name.get_mut(name)
+            && Rc::ptr_eq(&named.statement, statement)
+        {
+            named.told = told;
+        }
     }
 
     /// All of them.
     pub(super) fn all(&self) -> Vec<Portable> {
         let all = self.by_name.iter();
-        all.map(|(name, of)| Portable { name: name.clone(), sql: of.sql.clone(), types: of.types.clone() })
-            .collect()
+        all.map(|(name, Named { statement: of, told })| Portable {
+            name: name.clone(),
+            sql: of.sql.clone(),
+            types: of.types.clone(),
+            told: *told,
+        })
+        .collect()
     }
 
     /// An error's body that speaks of statements by the names that backends know them by, in the session's own names; none if it
@@ -181,7 +204,7 @@ impl Names {
         self.by_name
             .iter()
             .chain(before)
-            .find(|(_, statement)| statement.name() == shared)
+            .find(|(_, named)| named.statement.name() == shared)
             .map(|(name, _)| &**name)
     }
 
@@ -191,8 +214,8 @@ impl Names {
     }
 
     /// Takes up a Parse, message number `at` of its batch, until [`Self::settle`] says whether it came to it.
-    pub(super) fn parse(&mut self, name: &[u8], statement: Rc<Statement>, at: usize) {
-        let before = self.by_name.insert(name.into(), statement);
+    pub(super) fn parse(&mut self, name: &[u8], statement: Rc<Statement>, told: Told, at: usize) {
+        let before = self.by_name.insert(name.into(), Named { statement, told });
         self.undo.push(Undo { name: name.into(), before, at });
     }
 
@@ -250,7 +273,7 @@ mod tests {
         let parse = Parse { name: b"mine", sql: b"SELECT 1", types: b"\0\0" };
         let mut names = Names::default();
         let statement = intern(&mut registry, &parse, "a");
-        names.parse(b"mine", Rc::clone(&statement), 0);
+        names.parse(b"mine", Rc::clone(&statement), Told::default(), 0);
         let shared = String::from_utf8(statement.name().to_vec()).unwrap();
         let body = format!("SERROR\0M\"{shared}\" is not \"pgha_0\"\0\0");
         let own = names.in_own_names(body.as_bytes());
@@ -286,13 +309,13 @@ mod tests {
         let mut registry = Registry::new(0, 10);
         let (a, b) = (intern(&mut registry, &parse(b"a"), "a"), intern(&mut registry, &parse(b"b"), "a"));
         let mut names = Names::default();
-        names.parse(b"s", Rc::clone(&a), 0);
+        names.parse(b"s", Rc::clone(&a), Told::default(), 0);
         names.settle(None);
         names.close(b"s", 0);
-        names.parse(b"s", Rc::clone(&b), 1);
-        names.parse(b"t", Rc::clone(&b), 2);
+        names.parse(b"s", Rc::clone(&b), Told::default(), 1);
+        names.parse(b"t", Rc::clone(&b), Told::default(), 2);
         names.settle(Some(2));
-        assert!(Rc::ptr_eq(names.find(b"s").unwrap(), &b), "the first Parse was answered");
+        assert!(Rc::ptr_eq(names.find(b"s").unwrap().0, &b), "the first Parse was answered");
         assert!(names.find(b"t").is_none(), "the second was not");
         names.close(b"s", 3);
         names.settle(Some(2));

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::answer::{Answer, Kind, Owed};
 use super::batch::Item;
+use super::described::{Held, Told};
 use super::statements::{self, Statement};
 use super::{local, plan};
 use crate::backend::{Backend, Prepared};
@@ -132,8 +133,12 @@ pub(super) struct Translation<'a> {
     pub(super) unnamed: &'a Unnamed,
     /// [`crate::backend::Settings::naming`] of the session.
     pub(super) naming: u64,
+    /// How many changes of the catalog are known.
+    pub(super) changes: u64,
     /// Numbers of the statements that this batch parses, 0 for the unnamed one, and the messages that do: unsure until answered.
     pub(super) parsed: &'a mut Vec<(u64, usize)>,
+    /// Which message the proxy refuses, and by what error.
+    pub(super) refused: Option<(usize, Rc<[u8]>)>,
     /// The transaction has failed: nothing can be parsed but what ends it.
     pub(super) aborted: bool,
     /// The backend has the session's statements under the session's own names ([`super::showing`]).
@@ -144,7 +149,7 @@ impl Translation<'_> {
     /// Appends all of `items`, whose bytes are in `bytes`; true when a message of the batch fails by the proxy's own word, so
     /// that nothing behind it up to the Sync was sent.
     pub(super) fn batch(&mut self, bytes: &[u8], items: &[Item], mut skipping: bool) -> bool {
-        for item in items {
+        for (at, item) in items.iter().enumerate() {
             if skipping && bytes[item.start] != tag::SYNC {
                 continue;
             }
@@ -153,7 +158,8 @@ impl Translation<'_> {
             let aborted = self.aborted
                 && if item.error.is_some() { is_parse } else { !is_parse && self.is_wanting(item) };
             let error = aborted.then(|| plan::error(SqlState::IN_FAILED_SQL_TRANSACTION, local::ABORTED));
-            if let Some(error) = error.or_else(|| item.error.clone()) {
+            let refused = || self.refused.take_if(|(of, _)| *of == at).map(|(_, error)| error);
+            if let Some(error) = error.or_else(|| item.error.clone()).or_else(refused) {
                 self.out.extend_from_slice(NO_PORTAL);
                 self.answer.expect(Owed { instead: Some(error), ..Owed::new(Kind::Execute) });
                 skipping = true;
@@ -236,7 +242,7 @@ impl Translation<'_> {
         match (&item.statement, Bind::read(body)) {
             (Some(_), _) if self.shows => self.pass(frame, Owed::new(Kind::Bind)),
             (Some(statement), Some(bind)) => {
-                self.provide(statement);
+                self.provide(statement, item.told);
                 build::frame(self.out, tag::BIND, |out| {
                     build::cstr(out, bind.portal);
                     build::cstr(out, &statement.name());
@@ -255,9 +261,9 @@ impl Translation<'_> {
         match (&item.statement, Named::read(body)) {
             (Some(_), _) if self.shows => self.pass(frame, Owed::new(Kind::Describe)),
             (Some(statement), _) => {
-                self.provide(statement);
+                self.provide(statement, item.told);
                 build::describe_statement(self.out, &statement.name());
-                self.answer.expect(Owed::new(Kind::Describe));
+                self.answer.expect(Owed::new(Kind::DescribeStatement));
             }
             (None, Some(Named::Statement(_))) => {
                 self.provide_unnamed(item.unnamed);
@@ -283,15 +289,20 @@ impl Translation<'_> {
         text.is_some_and(|text| !may_end_transaction(text))
     }
 
-    /// Sees to it that the backend has the statement, parsed under the session's own search path and role.
-    fn provide(&mut self, statement: &Rc<Statement>) {
+    /// Sees to it that the backend has the statement, parsed under the session's own search path and role, and no earlier than the client
+    /// knows it: what was parsed before the last change of its tables may fail by that.
+    fn provide(&mut self, statement: &Rc<Statement>, told: Told) {
         let known = self.backend.prepared.get(&statement.id);
         // In a failed transaction the names in it are not looked up any more.
-        if known == Some(&Prepared { naming: self.naming })
+        if known.is_some_and(|known| known.naming == self.naming && known.changes >= told.changes)
             || self.aborted && known.is_some_and(|known| known.naming != UNSURE)
         {
             return;
         }
+        self.parse_anew(statement);
+    }
+
+    fn parse_anew(&mut self, statement: &Statement) {
         self.forget(statement.id);
         build::parse(self.out, &statement.name(), &statement.sql, &statement.types);
         self.answer.expect(Owed::hidden(Kind::Parse));
@@ -314,6 +325,15 @@ impl Translation<'_> {
         self.backend.unnamed = token;
     }
 
+    /// Asks what the statement is on this backend, parsed under the same conditions as [`Self::provide`] does.
+    pub(super) fn describe_again(&mut self, statement: &Statement, held: Held) {
+        if held == Held::Other {
+            self.parse_anew(statement);
+        }
+        build::describe_statement(self.out, &statement.name());
+        self.answer.expect(Owed::hidden(Kind::DescribeStatement));
+    }
+
     fn forget(&mut self, statement: u64) {
         if self.backend.prepared.remove(&statement).is_some() {
             build::close_statement(self.out, &statements::name(statement));
@@ -327,7 +347,8 @@ impl Translation<'_> {
         {
             self.forget(id);
         }
-        self.backend.prepared.insert(statement.id, Prepared { naming: self.naming });
+        let prepared = Prepared { naming: self.naming, changes: self.changes, shape: 0 };
+        self.backend.prepared.insert(statement.id, prepared);
         self.parsed.push((statement.id, self.answer.latest()));
     }
 }

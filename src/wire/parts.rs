@@ -179,6 +179,24 @@ pub fn text_row(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
     Some(values)
 }
 
+/// Gives `take` what of a RowDescription makes its columns those of a prepared statement: their names, types and modifiers, but not the
+/// table that they come from. None if it can't be read.
+///
+/// Source: PostgreSQL 18, `equalRowTypes()`, which says whether a cached plan's result has changed; collations are not on the wire.
+pub fn row_types(body: &[u8], mut take: impl FnMut(&[u8])) -> Option<()> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    for _ in 0..u16::from_be_bytes(*count) {
+        let (name, tail) = cstr(rest)?;
+        let (fixed, tail) = tail.split_first_chunk::<18>()?;
+        take(name);
+        // A name holds no NUL.
+        take(b"\0");
+        take(&fixed[6..16]);
+        rest = tail;
+    }
+    rest.is_empty().then_some(())
+}
+
 /// Whether a server may send this at any time, not as an answer: notices, notifications, parameter status.
 #[inline]
 pub fn is_asynchronous(tag: u8) -> bool {
@@ -188,6 +206,36 @@ pub fn is_asynchronous(tag: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_are_told_apart_by_name_type_and_modifier_alone() {
+        let column = |name: &str, table: u32, r#type: u32, modifier: u32| {
+            let mut body = b"\0\x01".to_vec();
+            body.extend_from_slice(name.as_bytes());
+            body.push(0);
+            body.extend_from_slice(&table.to_be_bytes());
+            body.extend_from_slice(&[0, 1]);
+            body.extend_from_slice(&r#type.to_be_bytes());
+            body.extend_from_slice(&[0, 4]);
+            body.extend_from_slice(&modifier.to_be_bytes());
+            body.extend_from_slice(&[0, 0]);
+            body
+        };
+        let read = |body: &[u8]| {
+            let mut all = Vec::new();
+            row_types(body, |part| all.extend_from_slice(part)).map(|()| all)
+        };
+        let one = read(&column("a", 1, 23, 0)).unwrap();
+        assert_eq!(one, b"a\0\0\0\0\x17\0\x04\0\0\0\0");
+        assert_eq!(read(&column("a", 2, 23, 0)).unwrap(), one);
+        for other in [column("b", 1, 23, 0), column("a", 1, 25, 0), column("a", 1, 23, 7)] {
+            assert_ne!(read(&other).unwrap(), one);
+        }
+        assert_eq!(read(b"\0\0").unwrap(), b"");
+        let whole = column("a", 1, 23, 0);
+        assert!((0..whole.len()).all(|len| read(&whole[..len]).is_none()));
+        assert_eq!(read(&[&whole[..], b"\0"].concat()), None);
+    }
 
     #[test]
     fn parse_checks_its_tail() {

@@ -120,6 +120,7 @@ fn session_mode_reads_on_replicas_and_keeps_its_backend() {
         a.batch_execute("CREATE SEQUENCE counted_apart; CREATE VIEW counting_apart AS SELECT nextval('counted_apart') AS n")
             .await
             .unwrap();
+        world.replicas_catch_up().await;
         assert_eq!(one(&a, "/* pgha: replica */ SELECT n FROM counting_apart").await, "1");
         a.batch_execute("BEGIN; CREATE TEMP TABLE own AS SELECT 5 AS n").await.unwrap();
         assert_eq!(one(&a, "SELECT n FROM own").await, "5");

@@ -64,6 +64,121 @@ fn prepared_statements_live_on_whichever_backend() {
 }
 
 #[test]
+fn types_that_another_session_changed_are_refused() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "pool.size = 3\nlisten.workers = 1");
+    let sql = "SELECT * FROM retyped WHERE id = $1";
+    let insert = "INSERT INTO retyped (name) VALUES ('new') RETURNING *";
+    block_on(async {
+        let connect = || connect(&world.status, &proxy);
+        let other = connect().await;
+        other
+            .batch_execute(
+                "CREATE TABLE retyped (id serial, name text); INSERT INTO retyped (name) VALUES ('one')",
+            )
+            .await
+            .unwrap();
+        world.replicas_catch_up().await;
+        let before = connect().await;
+        let (read, write) = (before.prepare(sql).await.unwrap(), before.prepare(insert).await.unwrap());
+        assert_eq!(before.query_one(&read, &[&1_i32]).await.unwrap().len(), 2);
+        // Backends that have it from before the change.
+        let spread = async || {
+            let clients = try_join_all((0..6).map(|_| async {
+                let client = connect().await;
+                let read = client.prepare(sql).await?;
+                Ok::<_, tokio_postgres::Error>((client, read))
+            }));
+            let clients = clients.await.unwrap();
+            for _ in 0..3 {
+                let all = clients.iter().map(|(client, read)| client.query_one(read, &[&1_i32]));
+                try_join_all(all).await.unwrap();
+            }
+        };
+        spread().await;
+        other.batch_execute("ALTER TABLE retyped ADD extra int DEFAULT 7").await.unwrap();
+        world.replicas_catch_up().await;
+        let after = connect().await;
+        let anew = after.prepare(sql).await.unwrap();
+        let changed = "ERROR 0A000: cached plan must not change result type";
+        let others = [connect().await, connect().await];
+        for round in 0..10 {
+            // On backends that have it from before, and on some that have never had it.
+            for holds in &others[..round % 3] {
+                holds.batch_execute("BEGIN; SELECT txid_current()").await.unwrap();
+            }
+            before.batch_execute("BEGIN; SELECT txid_current()").await.unwrap();
+            assert_eq!(told(&before.query_one(&read, &[&1_i32]).await.unwrap_err()), changed, "{round}");
+            before.batch_execute("ROLLBACK").await.unwrap();
+            let refused = told(&before.query_one(&read, &[&1_i32]).await.unwrap_err());
+            assert_eq!(refused, changed, "round {round}");
+            assert_eq!(after.query_one(&anew, &[&1_i32]).await.unwrap().len(), 3, "round {round}");
+            assert_eq!(told(&before.query(&write, &[]).await.unwrap_err()), changed, "round {round}");
+            for holds in &others[..round % 3] {
+                holds.batch_execute("ROLLBACK").await.unwrap();
+            }
+        }
+        assert_eq!(one(&other, "SELECT count(*) FROM retyped").await, "1", "what is refused writes nothing");
+        before.batch_execute("BEGIN").await.unwrap();
+        assert_eq!(told(&before.query_one(&read, &[&1_i32]).await.unwrap_err()), changed);
+        assert!(told(&before.batch_execute("SELECT 1").await.unwrap_err()).contains("25P02"));
+        before.batch_execute("ROLLBACK").await.unwrap();
+        // What is gone is an error of its own.
+        other.batch_execute("ALTER TABLE retyped RENAME TO retyped_away").await.unwrap();
+        world.replicas_catch_up().await;
+        for _ in 0..4 {
+            let gone = told(&before.query_one(&read, &[&1_i32]).await.unwrap_err());
+            assert!(gone.contains("relation \"retyped\" does not exist"), "{gone}");
+        }
+        // As it was, it is good again; and who was told of the other one is refused.
+        other
+            .batch_execute("ALTER TABLE retyped_away DROP extra; ALTER TABLE retyped_away RENAME TO retyped")
+            .await
+            .unwrap();
+        world.replicas_catch_up().await;
+        for _ in 0..10 {
+            assert_eq!(before.query_one(&read, &[&1_i32]).await.unwrap().len(), 2);
+            assert_eq!(told(&after.query_one(&anew, &[&1_i32]).await.unwrap_err()), changed);
+        }
+        assert_eq!(before.query(&write, &[]).await.unwrap().len(), 1);
+    });
+    proxy.assert_healthy();
+}
+
+#[test]
+fn types_of_columns_and_parameters_count_and_not_tables() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "");
+    block_on(async {
+        let other = connect(&world.status, &proxy).await;
+        other
+            .batch_execute("CREATE TABLE remade (id int, name text); INSERT INTO remade VALUES (1)")
+            .await
+            .unwrap();
+        world.replicas_catch_up().await;
+        let before = connect(&world.status, &proxy).await;
+        let read = before.prepare("SELECT * FROM remade WHERE id = $1").await.unwrap();
+        // Another table of the same columns is none to a client, another type of a parameter is.
+        other
+            .batch_execute(
+                "DROP TABLE remade; CREATE TABLE remade (id int, name text); INSERT INTO remade VALUES (1)",
+            )
+            .await
+            .unwrap();
+        world.replicas_catch_up().await;
+        for _ in 0..4 {
+            assert_eq!(before.query_one(&read, &[&1_i32]).await.unwrap().len(), 2);
+        }
+        other.batch_execute("ALTER TABLE remade ALTER id TYPE text").await.unwrap();
+        world.replicas_catch_up().await;
+        for _ in 0..4 {
+            before.query_one(&read, &[&1_i32]).await.unwrap_err();
+        }
+    });
+    proxy.assert_healthy();
+}
+
+#[test]
 fn one_name_is_each_sessions_own() {
     let world = World::shared();
     let proxy = Proxy::start(&world.status, "pool.size = 1\nlisten.workers = 1");

@@ -157,6 +157,48 @@ fn a_copy_swallows_the_sync_that_went_out_with_it() {
 }
 
 #[test]
+fn what_a_statement_is_comes_out_as_a_number() {
+    let columns = |table: u8, name: &[u8]| {
+        let body =
+            [b"\0\x01", name, b"\0\0\0\0", &[table], b"\0\x01\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0"].concat();
+        message(tag::ROW_DESCRIPTION, &body)
+    };
+    let parameters = |n: u8| message(tag::PARAMETER_DESCRIPTION, &[0, 1, 0, 0, 0, n]);
+    let shape = |bytes: &[u8], piece: usize| {
+        let mut answer = answer(&[(Kind::DescribeStatement, false)]);
+        let (passed, events) = feed(&mut answer, bytes, piece);
+        assert!(answer.is_settled() && events.is_empty() && passed == bytes);
+        answer.shapes().to_vec()
+    };
+    let one = shape(&[parameters(23), columns(1, b"a")].concat(), 1);
+    assert!(one.len() == 1 && one[0] != 0);
+    assert_eq!(shape(&[parameters(23), columns(2, b"a")].concat(), 1000), one, "another table");
+    let no_rows = message(tag::NO_DATA, b"");
+    for other in [
+        [parameters(23), columns(1, b"b")],
+        [parameters(25), columns(1, b"a")],
+        [parameters(23), no_rows.clone()],
+    ] {
+        assert_ne!(shape(&other.concat(), 7), one);
+    }
+    let long = columns(1, &vec![b'x'; STREAM_OVER]);
+    assert_eq!(shape(&[parameters(23), long].concat(), 1000), [0]);
+    // One after the other, and none for what fails.
+    let mut error = Vec::new();
+    build::error(&mut error, build::Severity::Error, crate::wire::SqlState::SYNTAX_ERROR, "m", None, None);
+    let first = [parameters(23), columns(1, b"a")].concat();
+    let bytes = [first.clone(), first, parameters(23), error, ready()].concat();
+    let mut answer = answer(&[
+        (Kind::DescribeStatement, false),
+        (Kind::DescribeStatement, true),
+        (Kind::DescribeStatement, false),
+        (Kind::Sync, false),
+    ]);
+    feed(&mut answer, &bytes, 3);
+    assert_eq!(answer.shapes(), [one[0], one[0]]);
+}
+
+#[test]
 fn what_nobody_asked_for_is_out_of_step() {
     assert_eq!(answer(&[]).step(&ready()).unwrap_err(), OutOfStep::Unexpected(tag::READY_FOR_QUERY));
     assert_eq!(
