@@ -63,6 +63,20 @@ fn prepared_statements_live_on_whichever_backend() {
     world.proxy.assert_healthy();
 }
 
+/// Has sessions prepare a statement with one parameter and use it side by side, on as many backends.
+async fn spread(world: &World, proxy: &Proxy, sql: &str) {
+    let clients = (0..6).map(|_| async {
+        let client = connect(&world.status, proxy).await;
+        let read = client.prepare(sql).await?;
+        Ok::<_, tokio_postgres::Error>((client, read))
+    });
+    let clients = try_join_all(clients).await.unwrap();
+    for _ in 0..3 {
+        let all = clients.iter().map(|(client, read)| client.query_one(read, &[&1_i32]));
+        try_join_all(all).await.unwrap();
+    }
+}
+
 #[test]
 fn types_that_another_session_changed_are_refused() {
     let world = World::shared();
@@ -83,19 +97,7 @@ fn types_that_another_session_changed_are_refused() {
         let (read, write) = (before.prepare(sql).await.unwrap(), before.prepare(insert).await.unwrap());
         assert_eq!(before.query_one(&read, &[&1_i32]).await.unwrap().len(), 2);
         // Backends that have it from before the change.
-        let spread = async || {
-            let clients = try_join_all((0..6).map(|_| async {
-                let client = connect().await;
-                let read = client.prepare(sql).await?;
-                Ok::<_, tokio_postgres::Error>((client, read))
-            }));
-            let clients = clients.await.unwrap();
-            for _ in 0..3 {
-                let all = clients.iter().map(|(client, read)| client.query_one(read, &[&1_i32]));
-                try_join_all(all).await.unwrap();
-            }
-        };
-        spread().await;
+        spread(world, &proxy, sql).await;
         other.batch_execute("ALTER TABLE retyped ADD extra int DEFAULT 7").await.unwrap();
         world.replicas_catch_up().await;
         let after = connect().await;
