@@ -63,8 +63,16 @@ impl Stream {
     /// Whether nothing came from the peer that was not read, neither a byte nor the end. Costs a system call only when something
     /// may have come; what it finds then is lost, so that a connection that isn't quiet is of no more use.
     pub fn is_quiet(&mut self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        self.tcp().poll_read_ready(&mut cx).is_pending() || self.poll_read(&mut cx, &mut [0]).is_pending()
+        match self {
+            Self::Plain(tcp) => {
+                tcp.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+            }
+            Self::Tls(tls) => {
+                let mut cx = Context::from_waker(Waker::noop());
+                tls.get_ref().0.poll_read_ready(&mut cx).is_pending()
+                    || Pin::new(tls).poll_read(&mut cx, &mut ReadBuf::new(&mut [0])).is_pending()
+            }
+        }
     }
 
     /// Reads what is there into `buf`; 0 at the end of the stream. A plain read that fills less than `buf` costs

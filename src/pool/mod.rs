@@ -44,7 +44,11 @@ pub enum Demand {
 pub struct Pool {
     worker: usize,
     member: u16,
-    idle: RefCell<Vec<Backend>>,
+    #[expect(
+        clippy::vec_box,
+        reason = "goes from hand to hand at each statement: a pointer, and not the whole"
+    )]
+    idle: RefCell<Vec<Box<Backend>>>,
     waiting: RefCell<VecDeque<Rc<Waiter>>>,
     opening: Cell<usize>,
     busy: Cell<usize>,
@@ -106,7 +110,7 @@ impl Pool {
     /// Takes an idle backend, the one used last. One whose server has said something by itself, mostly goodbye, is closed: nothing
     /// that is sent to it would come back, and whether it ran couldn't be told.
     #[inline]
-    pub fn take(&self) -> Option<Backend> {
+    pub fn take(&self) -> Option<Box<Backend>> {
         // Whoever waits was here before.
         if !self.waiting.borrow().is_empty() {
             return None;
@@ -122,7 +126,7 @@ impl Pool {
     }
 
     /// Takes the idle backend that session number `session` held last, if nobody has held it since.
-    pub fn take_last_of(&self, session: u32) -> Option<Backend> {
+    pub fn take_last_of(&self, session: u32) -> Option<Box<Backend>> {
         let mut idle = self.idle.borrow_mut();
         let at = idle.iter().position(|backend| backend.last_session == session)?;
         self.busy.set(self.busy.get() + 1);
@@ -141,17 +145,17 @@ impl Pool {
     }
 
     /// Takes an idle backend to give it to another worker: it counts as neither idle nor busy here.
-    pub fn give_away(&self) -> Option<Backend> {
+    pub fn give_away(&self) -> Option<Box<Backend>> {
         self.idle.borrow_mut().pop()
     }
 
     /// Looks at each idle backend.
     pub fn each_idle(&self, look: impl FnMut(&Backend)) {
-        self.idle.borrow().iter().for_each(look);
+        self.idle.borrow().iter().map(|backend| &**backend).for_each(look);
     }
 
     /// Takes up a backend that another worker gave.
-    pub fn adopt(&self, backend: Backend) {
+    pub fn adopt(&self, backend: Box<Backend>) {
         self.busy.set(self.busy.get() + 1);
         self.put_back(backend);
     }
@@ -182,7 +186,7 @@ impl Pool {
     }
 
     /// Takes up what came of opening: a backend goes to the first that waits, an error is its.
-    pub fn opened(&self, outcome: Result<Backend, AcquireError>) {
+    pub fn opened(&self, outcome: Result<Box<Backend>, AcquireError>) {
         self.opening.set(self.opening.get().saturating_sub(1));
         match outcome {
             Ok(backend) => self.adopt(backend),
@@ -205,7 +209,7 @@ impl Pool {
 
     /// Takes back a clean backend: it goes to the first that waits, or rests.
     #[inline]
-    pub fn put_back(&self, backend: Backend) {
+    pub fn put_back(&self, backend: Box<Backend>) {
         let outdated = self.reopened.get().is_some_and(|since| backend.opened < since);
         if backend.generation != self.generation.get() || outdated {
             self.closed();

@@ -33,14 +33,14 @@ pub enum AcquireError {
 /// A session's slot in pools' queues.
 #[derive(Default)]
 pub struct Waiter {
-    slot: RefCell<Option<Result<Backend, AcquireError>>>,
+    slot: RefCell<Option<Result<Box<Backend>, AcquireError>>>,
     waker: RefCell<Option<Waker>>,
     deadline: Cell<Option<Instant>>,
 }
 
 impl Waiter {
     /// Polls for what was given.
-    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<Backend, AcquireError>> {
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<Box<Backend>, AcquireError>> {
         if let Some(given) = self.slot.borrow_mut().take() {
             return Poll::Ready(given);
         }
@@ -52,7 +52,7 @@ impl Waiter {
     }
 
     /// Takes what was given, if anything was.
-    pub fn try_take(&self) -> Option<Result<Backend, AcquireError>> {
+    pub fn try_take(&self) -> Option<Result<Box<Backend>, AcquireError>> {
         self.slot.borrow_mut().take()
     }
 
@@ -65,7 +65,7 @@ impl Waiter {
         self.deadline.get().is_none_or(|deadline| deadline <= now)
     }
 
-    pub(super) fn give(&self, given: Result<Backend, AcquireError>) {
+    pub(super) fn give(&self, given: Result<Box<Backend>, AcquireError>) {
         *self.slot.borrow_mut() = Some(given);
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();

@@ -38,11 +38,16 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Whether `member` shows no less than was seen, having replayed `replayed`. `since` is a reading of the present primary that was
-    /// begun after the mark: nobody has shown more than it.
-    pub fn is_shown_by(&self, member: &Member, replayed: Lsn, since: Option<Reading>) -> bool {
+    /// Whether `member` shows no less than was seen, having `replayed` so far. `since` gives a reading of the present primary that was
+    /// begun after the mark: nobody has shown more than it. Neither is asked for the member that answered.
+    pub fn is_shown_by(
+        &self,
+        member: &Member,
+        replayed: impl FnOnce() -> Lsn,
+        since: impl FnOnce() -> Option<Reading>,
+    ) -> bool {
         (member.id, member.generation) == (self.member, self.generation)
-            || since.is_some_and(|reading| replayed >= reading.lsn)
+            || since().is_some_and(|reading| replayed() >= reading.lsn)
     }
 }
 

@@ -112,9 +112,8 @@ pub(super) enum Failure {
 }
 
 /// What a wait brought.
-#[expect(clippy::large_enum_variant, reason = "lives for one match; boxing would allocate on each wait")]
 pub(super) enum Woken {
-    Backend(Result<Backend, AcquireError>),
+    Backend(Result<Box<Backend>, AcquireError>),
     Topology,
     Cancelled,
 }
@@ -266,7 +265,7 @@ impl Session {
     fn lease(
         &mut self,
         pool: Rc<Pool>,
-        mut backend: Backend,
+        mut backend: Box<Backend>,
         member: &Member,
         primary: bool,
         busy: Option<Busy>,
@@ -292,7 +291,7 @@ impl Session {
             status: TxStatus::Idle,
             primary,
             cancelled: false,
-            cancelling: Rc::default(),
+            cancelling: None,
             _busy: busy,
             own_sequences,
         });
@@ -369,7 +368,7 @@ impl Session {
         pool: &Rc<Pool>,
         primary: bool,
         attempt: &mut Attempt,
-    ) -> Result<Result<Option<Backend>, Failure>, Ended> {
+    ) -> Result<Result<Option<Box<Backend>>, Failure>, Ended> {
         let began = Instant::now();
         if let Err(error) = pool.wait(&self.waiter, began) {
             return Ok(Err(Failure::Own(SqlState::TOO_MANY_CONNECTIONS, error.to_string())));

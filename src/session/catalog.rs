@@ -4,7 +4,10 @@
 //! has seen DDL or a refusal. Each state has a number of its own, by which class caches and prepared statements see that a
 //! verdict is of an earlier one. It doesn't know how a catalog is read.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -52,6 +55,8 @@ pub struct Catalog {
     /// How often [`Catalog::changed`] was called.
     changes: AtomicU64,
     functions: ArcSwap<Functions>,
+    /// The fingerprint of what is known of functions.
+    state: AtomicU64,
     learnt: ArcSwap<Learnt>,
     followed: AtomicBool,
     shelf: Mutex<Shelf>,
@@ -130,6 +135,7 @@ impl Catalogs {
             let id = self.common.next();
             let functions = Functions::clone(&self.common.base.load()).in_scope(id);
             Arc::new(Catalog {
+                state: AtomicU64::new(functions.fingerprint()),
                 database: database.into(),
                 id,
                 changes: AtomicU64::new(0),
@@ -172,6 +178,12 @@ impl Catalog {
     #[inline]
     pub(super) fn functions(&self) -> Guard<Arc<Functions>> {
         self.functions.load()
+    }
+
+    /// Which state of knowledge this is: [`Functions::fingerprint`] of what [`Self::functions`] gives, or of what it gave a moment ago.
+    #[inline]
+    pub(super) fn state(&self) -> u64 {
+        self.state.load(Acquire)
     }
 
     /// Puts to a verdict on a text that was read anew what was learnt of texts like it.
@@ -280,7 +292,10 @@ impl Catalog {
 
     /// Enters another state; the shelf is locked, so that states follow each other.
     fn enter(&self, functions: Functions, _shelf: &MutexGuard<'_, Shelf>) {
-        self.functions.store(Arc::new(functions.in_scope(self.common.next())));
+        let functions = functions.in_scope(self.common.next());
+        let state = functions.fingerprint();
+        self.functions.store(Arc::new(functions));
+        self.state.store(state, Release);
     }
 
     fn show(&self) -> Shown {

@@ -94,14 +94,14 @@ const NOTHING: (End, usize) = (End::Flush, 0);
 
 /// A backend while the session holds it.
 struct Lease {
-    backend: Backend,
+    backend: Box<Backend>,
     pool: Rc<Pool>,
     status: TxStatus,
     primary: bool,
     /// A cancel was sent to it.
     cancelled: bool,
-    /// One is on its way to it right now.
-    cancelling: Rc<Cell<bool>>,
+    /// Whether one is on its way to it right now; none before the first.
+    cancelling: Option<Rc<Cell<bool>>>,
     /// Its place among the member's statements, where those are counted.
     _busy: Option<load::Busy>,
     /// What `currval()` and `lastval()` tell on it is this session's own.

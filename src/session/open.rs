@@ -17,7 +17,7 @@ pub(super) async fn open(
     identity: &Arc<Identity>,
     member: u16,
     permit: Permit,
-) -> Result<Backend, AcquireError> {
+) -> Result<Box<Backend>, AcquireError> {
     let topology = worker.topology();
     let Some(member) = topology.members.iter().find(|known| known.id.0 == member) else {
         return Err(AcquireError::Moved);
@@ -33,7 +33,7 @@ pub(super) async fn open(
     let connected =
         backend::connect(&server(worker, member, &tls), &login).await.map_err(|error| refusal(&error))?;
     let now = Instant::now();
-    Ok(Backend {
+    Ok(Box::new(Backend {
         local: connected.stream.tcp().local_addr().ok(),
         stream: connected.stream,
         member: member.id.0,
@@ -49,7 +49,7 @@ pub(super) async fn open(
         opened: now,
         idle_since: now,
         permit: Box::new(permit),
-    })
+    }))
 }
 
 pub(super) fn server<'a>(
@@ -83,7 +83,7 @@ impl Session {
     pub(super) fn send_cancel(&mut self) {
         let Some(lease) = self.lease.as_mut() else { return };
         lease.cancelled = true;
-        let cancelling = Rc::clone(&lease.cancelling);
+        let cancelling = Rc::clone(lease.cancelling.get_or_insert_default());
         if cancelling.replace(true) {
             return;
         }

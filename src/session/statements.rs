@@ -56,7 +56,7 @@ impl Classed {
     /// Whether no more is known of the database by now.
     #[inline]
     pub(super) fn is_of(&self, catalog: &Catalog) -> bool {
-        self.state == catalog.functions().fingerprint()
+        self.state == catalog.state()
     }
 }
 

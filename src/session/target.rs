@@ -8,7 +8,7 @@ use super::Session;
 use super::acquire::{Attempt, bit};
 use super::state::Tx;
 use crate::config::{Consistency, Reads};
-use crate::routing::{self, Ask, Fence, Target, Turn};
+use crate::routing::{self, Ask, Fence, Seen, Target, Turn};
 use crate::sql::{Class, ConsistencyHint};
 use crate::topology::{Epoch, Member, Topology};
 
@@ -35,8 +35,10 @@ impl Session {
         let fence = self.fence_for(consistency, topology.epoch);
         let shared = &self.worker.shared;
         let seen = self.seen.filter(|_| consistency != Consistency::Eventual);
-        let since = seen.and_then(|seen| shared.positions.reading_begun_after(seen.mark));
-        let since = since.filter(|reading| reading.epoch == topology.epoch);
+        let since = |seen: Seen| {
+            let reading = shared.positions.reading_begun_after(seen.mark);
+            reading.filter(|reading| reading.epoch == topology.epoch)
+        };
         let search = attempt.class == Class::VectorRead;
         let ask = Ask {
             class: if attempt.writes { Class::Write } else { attempt.class },
@@ -51,7 +53,7 @@ impl Session {
             attempt.avoid & bit(id.0) == 0
                 && (!search || shared.loads.has_room_for_search(id))
                 && (fence == Fence::None || fence.is_reached(replayed()))
-                && seen.is_none_or(|seen| seen.is_shown_by(member, replayed(), since))
+                && seen.is_none_or(|seen| seen.is_shown_by(member, replayed, || since(seen)))
         };
         let target = routing::decide(topology, &ask, turn, ready, |id| shared.loads.of(id, search));
         self.because = match target {

@@ -23,7 +23,7 @@ use crate::backend::Backend;
 use crate::metrics::{self, BackendState, Slot, Tally};
 use crate::pool::{AcquireError, Limits, Permit, Pool, Refusal};
 use crate::routing::Turn;
-use crate::sql::{ClassCache, Lexing, Verdict};
+use crate::sql::{self, ClassCache, Lexing, Verdict};
 use crate::topology::{Member, Topology};
 
 /// Bytes of the buffer that all sessions of a worker read into.
@@ -189,10 +189,14 @@ impl Worker {
 
     /// What `text` is in this database, from the cache where it is there.
     pub(super) fn classify(&self, catalog: &Catalog, text: &[u8], lexing: Lexing) -> Classed {
-        let functions = catalog.functions();
-        let recall = |fresh: &Verdict| catalog.recall(text, lexing, fresh);
-        let verdict = self.classes.borrow_mut().classify_with(text, &lexing, &functions, recall);
-        Classed { state: functions.fingerprint(), verdict }
+        // Before the functions are looked at: a verdict may know more than its state says, and no less.
+        let state = catalog.state();
+        let anew = || {
+            let verdict = sql::classify(text, &lexing, &catalog.functions());
+            catalog.recall(text, lexing, &verdict);
+            verdict
+        };
+        Classed { state, verdict: self.classes.borrow_mut().classify_with(text, &lexing, state, anew) }
     }
 
     /// The time of the last sweep, not over a tenth of a second ago while the worker keeps up.
@@ -302,7 +306,7 @@ impl Worker {
     }
 
     /// Takes back a backend whose state is clean; where others need it more, it goes to them.
-    pub(super) fn release(self: &Rc<Self>, pools: &Rc<Pools>, pool: &Rc<Pool>, mut backend: Backend) {
+    pub(super) fn release(self: &Rc<Self>, pools: &Rc<Pools>, pool: &Rc<Pool>, mut backend: Box<Backend>) {
         if self.shared.pauses.holds(&pools.identity.database) {
             // PAUSE is over when no backend is left.
             pool.closed();
@@ -314,7 +318,7 @@ impl Worker {
         {
             // Somebody on another worker waits: it may have asked before this one came free.
             pool.closed();
-            self.shared.post(to, Mail::Backend(Box::new(backend), Arc::clone(&pools.identity)));
+            self.shared.post(to, Mail::Backend(backend, Arc::clone(&pools.identity)));
             return;
         }
         backend.idle_since = self.swept.get();
@@ -329,7 +333,12 @@ impl Worker {
         });
     }
 
-    fn opened(self: &Rc<Self>, pools: &Rc<Pools>, pool: &Rc<Pool>, outcome: Result<Backend, AcquireError>) {
+    fn opened(
+        self: &Rc<Self>,
+        pools: &Rc<Pools>,
+        pool: &Rc<Pool>,
+        outcome: Result<Box<Backend>, AcquireError>,
+    ) {
         pool.opened(outcome);
         self.open_more(pools, pool, true);
     }
@@ -355,10 +364,10 @@ impl Worker {
                 let pools = self.identities.borrow().get(&identity.id).map(Rc::clone);
                 let pool = pools.and_then(|pools| pools.by_member.borrow().get(usize::from(member))?.clone());
                 if let Some(backend) = pool.and_then(|pool| pool.give_away()) {
-                    self.shared.post(by, Mail::Backend(Box::new(backend), identity));
+                    self.shared.post(by, Mail::Backend(backend, identity));
                 }
             }
-            Mail::Backend(backend, identity) => self.adopt(*backend, &identity),
+            Mail::Backend(backend, identity) => self.adopt(backend, &identity),
             Mail::Cancel(session, batch) => self.with_session(session, |handle| handle.cancel_batch(batch)),
             Mail::Session(moving) => {
                 tokio::task::spawn_local(moving.arrive(Rc::clone(self)));
@@ -384,14 +393,15 @@ impl Worker {
         }
     }
 
-    fn adopt(self: &Rc<Self>, backend: Backend, identity: &Arc<Identity>) {
+    fn adopt(self: &Rc<Self>, mut backend: Box<Backend>, identity: &Arc<Identity>) {
         let topology = self.topology();
         let member = topology.members.iter().find(|member| member.id.0 == backend.member);
         // One of a member that is gone, or whose socket can't be taken over, is closed.
         let (Some(member), Ok(stream)) = (member, backend.stream.move_here()) else { return };
         let pools = self.pools(identity);
         let pool = self.pool(&pools, &topology, member);
-        pool.adopt(Backend { stream, ..backend });
+        backend.stream = stream;
+        pool.adopt(backend);
         // Where that came from may be more.
         self.open_more(&pools, &pool, true);
     }

@@ -67,23 +67,19 @@ impl ClassCache {
 
     /// The verdict on `text`, from the cache or by [`classify`]. A hit allocates nothing.
     pub fn classify(&mut self, text: &[u8], lexing: &Lexing, functions: &Functions) -> Rc<Verdict> {
-        self.classify_with(text, lexing, functions, |_fresh| {})
+        self.classify_with(text, lexing, functions.fingerprint(), || classify(text, lexing, functions))
     }
 
-    /// The same; `recall` is shown a verdict that is not from the cache before it is kept.
+    /// The same, of functions with this fingerprint; `classify` is asked where the cache doesn't know.
     pub fn classify_with(
         &mut self,
         text: &[u8],
         lexing: &Lexing,
-        functions: &Functions,
-        recall: impl FnOnce(&Verdict),
+        functions: u64,
+        classify: impl FnOnce() -> Verdict,
     ) -> Rc<Verdict> {
-        let anew = || {
-            let verdict = classify(text, lexing, functions);
-            recall(&verdict);
-            Rc::new(verdict)
-        };
-        let under = Under { functions: functions.fingerprint(), lexing: *lexing };
+        let anew = || Rc::new(classify());
+        let under = Under { functions, lexing: *lexing };
         let brief = text.len() <= self.longest;
         let hash = if brief { self.texts.hash(text, under) } else { 0 };
         if brief && let Some(verdict) = self.texts.find(hash, text, under) {
