@@ -111,6 +111,8 @@ impl Session {
         if run.rerun.is_some() {
             return Some(Outcome::Settled);
         }
+        let shapes = self.answer.shapes().to_vec();
+        self.answer.forget_shapes();
         // What answers nothing of the client's leaves nothing to hold back.
         run.hold = hold && !run.passed;
         if run.failed {
@@ -118,7 +120,6 @@ impl Session {
             self.skipping = true;
             return None;
         }
-        let shapes = self.answer.shapes().to_vec();
         let lease = self.lease.as_mut()?;
         for (at, shape) in asked.into_iter().zip(shapes) {
             let item = &items[at];
@@ -131,7 +132,6 @@ impl Session {
                 run.refused = Some((at, plan::error(SqlState::FEATURE_NOT_SUPPORTED, CHANGED)));
             }
         }
-        self.answer.forget_shapes();
         None
     }
 
