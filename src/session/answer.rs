@@ -138,15 +138,10 @@ impl Answer {
         self.shapes.clear();
     }
 
-    /// Parameters and columns of the shared statements that were described since the batch's beginning, each as a number, in their order:
-    /// equal for equal ones, 0 where they were too long to be read.
-    pub(super) fn shapes(&self) -> &[u64] {
-        &self.shapes
-    }
-
-    /// Those were the proxy's own.
-    pub(super) fn forget_shapes(&mut self) {
-        self.shapes.clear();
+    /// Takes parameters and columns of the shared statements that were described since the batch's beginning, each as a number, in their
+    /// order: equal for equal ones, 0 where they were too long to be read.
+    pub(super) fn take_shapes(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.shapes)
     }
 
     /// The number of the message that was noted last.

@@ -6,11 +6,11 @@
 //! statement and a backend; without DDL none. DDL counts that was run through this proxy.
 
 use std::hash::{DefaultHasher, Hasher as _};
-use std::rc::Rc;
 
 use super::answer::{Kind, Owed};
 use super::batch::Item;
 use super::run::{Outcome, Run};
+use super::statements::Statement;
 use super::translate::Translation;
 use super::{Session, plan};
 use crate::backend::Prepared;
@@ -93,13 +93,18 @@ impl Shape {
 impl Session {
     /// Holds what the client was told of the batch's statements against what the backend has; sends nothing where DDL didn't come
     /// between. An outcome when the batch doesn't go on.
-    pub(super) async fn hold_to_what_was_told(&mut self, items: &[Item], run: &mut Run) -> Option<Outcome> {
+    pub(super) async fn hold_to_what_was_told(
+        &mut self,
+        items: &[Item],
+        naming: u64,
+        run: &mut Run,
+    ) -> Option<Outcome> {
         // A failed transaction looks up no names, and behind a Flush no Sync may be sent.
         let failed = self.lease.as_ref().is_some_and(|lease| lease.status == TxStatus::Failed);
         if failed || self.open_batch || run.shows {
             return None;
         }
-        let asked = self.ask_again(items, run);
+        let asked = self.ask_again(items, naming, run);
         if asked.is_empty() {
             return None;
         }
@@ -111,8 +116,7 @@ impl Session {
         if run.rerun.is_some() {
             return Some(Outcome::Settled);
         }
-        let shapes = self.answer.shapes().to_vec();
-        self.answer.forget_shapes();
+        let shapes = self.answer.take_shapes();
         // What answers nothing of the client's leaves nothing to hold back.
         run.hold = hold && !run.passed;
         if run.failed {
@@ -120,48 +124,44 @@ impl Session {
             self.skipping = true;
             return None;
         }
-        let lease = self.lease.as_mut()?;
-        for (at, shape) in asked.into_iter().zip(shapes) {
-            let item = &items[at];
-            if let Some(statement) = &item.statement
-                && let Some(prepared) = lease.backend.prepared.get_mut(&statement.id)
-            {
-                prepared.shape = shape;
-            }
-            if shape != item.told.shape && run.refused.is_none() {
+        for ((at, statement), shape) in asked.into_iter().zip(shapes) {
+            self.backend_describes(statement, shape);
+            if shape != items[at].told.shape && run.refused.is_none() {
                 run.refused = Some((at, plan::error(SqlState::FEATURE_NOT_SUPPORTED, CHANGED)));
             }
         }
         None
     }
 
-    /// Asks the backend for what it makes of the statements for which that isn't sure; which items they are of.
-    fn ask_again(&mut self, items: &[Item], run: &mut Run) -> Vec<usize> {
-        let (mut naming, mut asked) = (None, Vec::new());
+    /// Asks the backend for what it makes of the statements for which that isn't sure; which they are, and of which items.
+    fn ask_again<'a>(
+        &mut self,
+        items: &'a [Item],
+        naming: u64,
+        run: &mut Run,
+    ) -> Vec<(usize, &'a Statement)> {
+        let mut asked: Vec<(usize, &Statement)> = Vec::new();
         let Some(lease) = self.lease.as_mut() else { return asked };
+        let mut translation = Translation {
+            backend: &mut lease.backend,
+            answer: &mut self.answer,
+            out: &mut self.to_backend,
+            unnamed: &self.unnamed,
+            naming,
+            changes: run.changes,
+            parsed: &mut run.parses,
+            refused: None,
+            aborted: false,
+            shows: false,
+        };
         for (at, item) in items.iter().enumerate() {
-            let Some(statement) = item.statement.as_ref().filter(|_| item.told.shape != 0) else { continue };
-            let naming = *naming.get_or_insert_with(|| self.settings.naming());
-            let held = item.told.held(lease.backend.prepared.get(&statement.id), naming, run.changes);
-            let twice =
-                |at: &usize| items[*at].statement.as_ref().is_some_and(|of| Rc::ptr_eq(of, statement));
-            if held == Held::Same || asked.iter().any(twice) {
-                continue;
+            let Some(statement) = item.statement.as_deref() else { continue };
+            let prepared = translation.backend.prepared.get(&statement.id);
+            let held = item.told.held(prepared, naming, run.changes);
+            if held != Held::Same && !asked.iter().any(|(_, of)| of.id == statement.id) {
+                translation.describe_again(statement, held);
+                asked.push((at, statement));
             }
-            let mut translation = Translation {
-                backend: &mut lease.backend,
-                answer: &mut self.answer,
-                out: &mut self.to_backend,
-                unnamed: &self.unnamed,
-                naming,
-                changes: run.changes,
-                parsed: &mut run.parses,
-                refused: None,
-                aborted: false,
-                shows: false,
-            };
-            translation.describe_again(statement, held);
-            asked.push(at);
         }
         if !asked.is_empty() {
             build::empty(&mut self.to_backend, frontend::SYNC);
@@ -172,20 +172,25 @@ impl Session {
 
     /// Takes up what the client was told of its statements by the batch that is answered.
     pub(super) fn note_described(&mut self, bytes: &[u8], items: &[Item], run: &Run) {
-        if self.answer.shapes().is_empty() {
+        let shapes = self.answer.take_shapes();
+        if shapes.is_empty() {
             return;
         }
         let described = items.iter().filter(|item| bytes[item.start] == frontend::DESCRIBE);
         let shared = described.filter_map(|item| Some((item.statement.as_ref()?, item.body(bytes))));
-        for ((statement, body), shape) in shared.zip(self.answer.shapes()) {
-            if let Some(prepared) =
-                self.lease.as_mut().and_then(|lease| lease.backend.prepared.get_mut(&statement.id))
-            {
-                prepared.shape = *shape;
-            }
+        for ((statement, body), shape) in shared.zip(shapes) {
+            self.backend_describes(statement, shape);
             if let Some(Named::Statement(name)) = Named::read(body) {
-                self.names.tell(name, statement, Told { shape: *shape, changes: run.changes });
+                self.names.tell(name, statement, Told { shape, changes: run.changes });
             }
+        }
+    }
+
+    /// The backend at hand has told what the statement is there.
+    fn backend_describes(&mut self, statement: &Statement, shape: u64) {
+        let prepared = self.lease.as_mut().and_then(|lease| lease.backend.prepared.get_mut(&statement.id));
+        if let Some(prepared) = prepared {
+            prepared.shape = shape;
         }
     }
 }

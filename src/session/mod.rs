@@ -417,12 +417,15 @@ impl Session {
                 other => return other,
             }
         }
+        // Only what is kept under a name has to know how its own names were resolved.
+        let named = items.iter().any(|item| item.statement.is_some());
+        let naming = if named { self.settings.naming() } else { 0 };
         if items.iter().any(|item| item.told.shape != 0)
-            && let Some(outcome) = self.hold_to_what_was_told(items, run).await
+            && let Some(outcome) = self.hold_to_what_was_told(items, naming, run).await
         {
             return outcome;
         }
-        self.translate(bytes, items, run);
+        self.translate(bytes, items, naming, run);
         self.relay(run).await
     }
 

@@ -7,9 +7,9 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use super::answer::{Event, Step};
+use super::answer::{Event, Kind, Owed, Step};
 use super::handle::{Order, Standing};
 use super::loss::Loss;
 use super::run::{Copying, Outcome, Run};
@@ -73,33 +73,21 @@ impl Session {
     /// Puts a Query of the proxy's own into the backend's buffer.
     pub(super) fn hidden_query(&mut self, sql: &[u8]) {
         let Some(lease) = self.lease.as_mut() else { return };
-        let mut translation = Translation {
-            backend: &mut lease.backend,
-            answer: &mut self.answer,
-            out: &mut self.to_backend,
-            unnamed: &self.unnamed,
-            naming: 0,
-            changes: 0,
-            parsed: &mut Vec::new(),
-            refused: None,
-            aborted: false,
-            shows: false,
-        };
-        translation.hidden_query(sql);
+        build::query(&mut self.to_backend, sql);
+        lease.backend.unnamed = 0;
+        self.answer.expect(Owed::hidden(Kind::Query));
     }
 
-    /// Puts the batch into the backend's buffer.
-    pub(super) fn translate(&mut self, bytes: &[u8], items: &[Item], run: &mut Run) {
+    /// Puts the batch into the backend's buffer. `naming` is the session's [`Settings::naming`], where the batch has named statements.
+    pub(super) fn translate(&mut self, bytes: &[u8], items: &[Item], naming: u64, run: &mut Run) {
         let Some(lease) = self.lease.as_mut() else { return };
-        // Only what is kept under a name has to know how its own names were resolved.
-        let named = items.iter().any(|item| item.statement.is_some());
         let aborted = lease.status == TxStatus::Failed;
         let mut translation = Translation {
             backend: &mut lease.backend,
             answer: &mut self.answer,
             out: &mut self.to_backend,
             unnamed: &self.unnamed,
-            naming: if named { self.settings.naming() } else { 0 },
+            naming,
             changes: run.changes,
             parsed: &mut run.parses,
             refused: run.refused.take(),
@@ -186,11 +174,8 @@ impl Session {
     fn poll_flush_backend(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Loss>> {
         let Some(lease) = self.lease.as_mut() else { return Poll::Ready(Err(Loss::Closed)) };
         let stream = &mut lease.backend.stream;
-        match stream.poll_write_rest(cx, &self.to_backend, &mut self.backend_at) {
-            Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(_)) => return Poll::Ready(Err(Loss::Closed)),
-            Poll::Pending => return Poll::Pending,
-        }
+        ready!(stream.poll_write_rest(cx, &self.to_backend, &mut self.backend_at))
+            .map_err(|_| Loss::Closed)?;
         if self.backend_at > 0 {
             self.backend_at = 0;
             let sent = std::mem::take(&mut self.to_backend);
@@ -212,11 +197,8 @@ impl Session {
         if self.to_client.is_empty() && !self.client_unflushed {
             return Poll::Ready(Ok(()));
         }
-        match self.client.poll_write_rest(cx, &self.to_client, &mut self.client_at) {
-            Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(_)) => return Poll::Ready(Err(Ended::Client)),
-            Poll::Pending => return Poll::Pending,
-        }
+        ready!(self.client.poll_write_rest(cx, &self.to_client, &mut self.client_at))
+            .map_err(|_| Ended::Client)?;
         self.client_at = 0;
         let sent = std::mem::take(&mut self.to_client);
         self.pools.tally.sent(sent.len());

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use super::acquire::{Attempt, Failure, QUICK_TRIES, bit};
 use super::batch::Summary;
@@ -214,11 +214,8 @@ impl Session {
     ) -> Poll<Result<(), Ended>> {
         loop {
             walsender.unflushed |= !self.to_backend.is_empty();
-            match walsender.stream.poll_write_rest(cx, &self.to_backend, &mut self.backend_at) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Ended::Fatal)),
-                Poll::Pending => return Poll::Pending,
-            }
+            ready!(walsender.stream.poll_write_rest(cx, &self.to_backend, &mut self.backend_at))
+                .map_err(|_| Ended::Fatal)?;
             self.backend_at = 0;
             self.to_backend.clear();
             if walsender.unflushed {

@@ -174,13 +174,6 @@ impl Translation<'_> {
         skipping
     }
 
-    /// Appends a Query of the proxy's own.
-    pub(super) fn hidden_query(&mut self, sql: &[u8]) {
-        build::query(self.out, sql);
-        self.backend.unnamed = 0;
-        self.answer.expect(Owed::hidden(Kind::Query));
-    }
-
     fn item(&mut self, bytes: &[u8], item: &Item) {
         let frame = &bytes[item.start..item.end];
         match frame[0] {

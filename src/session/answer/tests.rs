@@ -168,7 +168,7 @@ fn what_a_statement_is_comes_out_as_a_number() {
         let mut answer = answer(&[(Kind::DescribeStatement, false)]);
         let (passed, events) = feed(&mut answer, bytes, piece);
         assert!(answer.is_settled() && events.is_empty() && passed == bytes);
-        answer.shapes().to_vec()
+        answer.take_shapes()
     };
     let one = shape(&[parameters(23), columns(1, b"a")].concat(), 1);
     assert!(one.len() == 1 && one[0] != 0);
@@ -195,7 +195,7 @@ fn what_a_statement_is_comes_out_as_a_number() {
         (Kind::Sync, false),
     ]);
     feed(&mut answer, &bytes, 3);
-    assert_eq!(answer.shapes(), [one[0], one[0]]);
+    assert_eq!(answer.take_shapes(), [one[0], one[0]]);
 }
 
 #[test]
