@@ -160,7 +160,7 @@ fn a_base_backup_and_logical_decoding_go_through() {
     );
     until("the changes", || {
         std::fs::read_to_string(&changes)
-            .is_ok_and(|text| text.matches("INSERT: n[integer]:").count() == 1000)
+            .is_ok_and(|text| text.matches("table public.decoded: INSERT: n[integer]:").count() == 1000)
     });
     running.stop();
     succeeds(&decoding(&["--drop-slot"]).output().expect("it runs"));
