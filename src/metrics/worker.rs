@@ -89,6 +89,8 @@ labels! {
         Lost = "lost",
         /// The replica did not know a function yet.
         Behind = "behind",
+        /// It belongs to the primary, and its READ ONLY transaction went there with it.
+        Leaves = "leaves",
         /// No replica had reached the session's fence.
         Fence = "fence",
         /// No replica was eligible.

@@ -229,7 +229,7 @@ impl Session {
     pub(super) async fn before_rerun(&mut self, why: Rerun, attempt: &mut Attempt) -> Result<(), Ended> {
         let member = self.lease.as_ref().map(|lease| lease.backend.member);
         match why {
-            Rerun::Writes | Rerun::Behind => attempt.writes = true,
+            Rerun::Writes | Rerun::Behind | Rerun::Leaves => attempt.writes = true,
             Rerun::RecoveryConflict => attempt.avoid |= member.map_or(0, bit),
             Rerun::NotPrimary => self.suspect(),
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Session;
 use super::answer::Event;
+use super::leaving;
 use super::loss::Loss;
 use super::run::{Copying, Rerun, Run};
 use super::state::Tx;
@@ -45,6 +46,7 @@ impl Session {
             Event::Complete { tag, owed, hidden } => {
                 run.rolled_back = tag == b"ROLLBACK";
                 run.completed += usize::from(!hidden);
+                run.may_leave |= hidden && tag == leaving::YES;
                 if !hidden
                     && run.rerun.is_none()
                     && let Some(verdict) = owed.and_then(|owed| owed.verdict)

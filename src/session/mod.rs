@@ -19,6 +19,7 @@ mod guest;
 mod handle;
 mod holding;
 mod home;
+mod leaving;
 mod listening;
 mod load;
 mod local;
@@ -410,6 +411,11 @@ impl Session {
 
     /// Sends the batch to the backend that is held, what it lacks in front, and passes the answer on.
     async fn send_and_relay(&mut self, bytes: &[u8], items: &[Item], search: bool, run: &mut Run) -> Outcome {
+        if run.out_of_place
+            && let Some(outcome) = self.leave_replica(run).await
+        {
+            return outcome;
+        }
         if self.prepare_backend(search) {
             // Another role is taken on before anything is sent that it could be wrong for.
             match self.relay(run).await {

@@ -43,6 +43,11 @@ impl Pins {
         self.0 == Effects::LISTEN
     }
 
+    /// Whether what a statement does ties the session to its backend.
+    pub(super) fn come_of(effects: Effects) -> bool {
+        PINNING.iter().any(|(effect, _)| effects.contains(*effect))
+    }
+
     /// Pins for a reason of the proxy's own: a setting changed in a way that it couldn't follow.
     pub(super) fn pin_settings(&mut self) {
         self.0 |= Effects::SET_CONFIG;

@@ -22,6 +22,8 @@ pub(super) enum Rerun {
     RecoveryConflict,
     /// A replica doesn't know a function yet that the primary's catalog has.
     Behind,
+    /// Its READ ONLY transaction goes on on the primary.
+    Leaves,
     /// The primary refused it: it is none any more.
     NotPrimary,
 }
@@ -67,6 +69,10 @@ pub(super) struct Run {
     pub(super) begin: Option<(Vec<u8>, TransactionModes)>,
     /// Settings as they were before the batch.
     pub(super) settings: Arc<Settings>,
+    /// It belongs to the primary, and comes in a transaction that is on a replica.
+    pub(super) out_of_place: bool,
+    /// That transaction can go on elsewhere.
+    pub(super) may_leave: bool,
     /// The batch only reads.
     pub(super) reads: bool,
     /// It reads `pg_prepared_statements`, and may be given the session's.
@@ -105,6 +111,8 @@ impl Run {
                 _ => None,
             },
             settings: Arc::clone(&session.settings),
+            out_of_place: session.is_out_of_place(summary),
+            may_leave: false,
             reads,
             shows: summary.effects.contains(Effects::SHOWS_STATEMENTS)
                 && !session.open_batch
@@ -141,6 +149,7 @@ impl Rerun {
             Self::Writes => Reroute::ReadOnly,
             Self::RecoveryConflict => Reroute::Conflict,
             Self::Behind => Reroute::Behind,
+            Self::Leaves => Reroute::Leaves,
             Self::NotPrimary => Reroute::Recovery,
         }
     }

@@ -35,6 +35,8 @@ pub(super) enum Tx {
         before: Arc<Settings>,
         /// Settings at each savepoint, innermost last.
         savepoints: Vec<(Box<[u8]>, Arc<Settings>)>,
+        /// It has what a new one would not have: a setting of its own, a cursor.
+        bound: bool,
         /// Something in it may have written.
         wrote: bool,
         /// `vector.settings` hold in it already.
@@ -50,7 +52,7 @@ pub(super) enum Tx {
 impl Tx {
     /// One that has just begun.
     pub(super) fn open(before: Arc<Settings>) -> Self {
-        Self::Open { before, savepoints: Vec::new(), wrote: false, searched: false }
+        Self::Open { before, savepoints: Vec::new(), bound: false, wrote: false, searched: false }
     }
 }
 
@@ -83,6 +85,7 @@ impl Session {
         self.note_database(verdict);
         self.note_channels(verdict);
         self.take_up_settings(verdict);
+        self.note_bound(verdict);
         if verdict.class() == Class::Write {
             self.note_write();
         }
@@ -172,7 +175,25 @@ impl Session {
                 self.portals.clear();
             }
             (_, Tx::Open { .. }) => {}
-            (_, _) => self.tx = Tx::open(Arc::clone(&run.settings)),
+            (_, _) => {
+                // What else stood in the string with its BEGIN isn't known.
+                self.tx = Tx::open(Arc::clone(&run.settings));
+                if let Tx::Open { bound, .. } = &mut self.tx {
+                    *bound = true;
+                }
+            }
+        }
+    }
+
+    /// Notes what lives with its transaction, beside savepoints.
+    fn note_bound(&mut self, verdict: &Verdict) {
+        let local = |change: &SettingChange| match change {
+            SettingChange::Set { local, .. } | SettingChange::Reset { local, .. } => *local,
+            SettingChange::ResetAll => false,
+        };
+        if let Tx::Open { bound, .. } = &mut self.tx {
+            *bound |= verdict.effects.intersects(Effects::CURSOR | Effects::SET_LOCAL)
+                || verdict.settings.iter().any(local);
         }
     }
 

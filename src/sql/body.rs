@@ -288,7 +288,9 @@ impl Statements<'_, '_> {
         let known = self.functions.call(&name);
         match known {
             // What it sets is gone with the transaction.
-            Some(_) if name == b"set_config" && self.is_set_locally() => {}
+            Some(_) if name == b"set_config" && self.is_set_locally() => {
+                self.found.effects |= Effects::SET_LOCAL;
+            }
             Some(call) => {
                 self.found.effects |= call.effects;
                 if !call.read {

@@ -307,13 +307,15 @@ impl Statements<'_, '_> {
         self.finish();
     }
 
+    /// It lives with its transaction, and does what its query does; WITH HOLD it outlives it.
     fn declare(&mut self) {
-        self.found.write("DECLARE");
+        self.found.raise(Class::Read, || "DECLARE".into());
         self.found.effects |= Effects::CURSOR;
         self.cursor.advance();
         self.found.object = self.cursor.take_name();
         while !self.cursor.at_end() && !self.cursor.take(K::For) {
             if self.cursor.is(K::With) && self.cursor.next_is(K::Hold) {
+                self.found.write("DECLARE");
                 self.found.effects |= Effects::HOLD_CURSOR;
             }
             self.cursor.advance();

@@ -221,6 +221,8 @@ effects! {
     FREES_DATABASE = 29;
     /// ALTER ROLE or DATABASE: logins from here on may have other settings.
     DEFAULTS = 30;
+    /// set_config() of a setting that ends with the transaction.
+    SET_LOCAL = 31;
 }
 
 impl Effects {

@@ -220,6 +220,11 @@ fn open_transactions_are_told_and_their_sessions_live() {
         assert_eq!(session.say("BEGIN;\nINSERT INTO ledger VALUES (1);"), "");
         let idle = connect(&world.status, &world.proxy).await;
         idle.batch_execute("BEGIN").await.unwrap();
+        // On a replica, until it wants what only the primary gives.
+        let reader = connect(&world.status, &world.proxy).await;
+        reader.batch_execute("SET pgha.consistency = 'eventual'").await.unwrap();
+        reader.batch_execute("BEGIN READ ONLY").await.unwrap();
+        assert_eq!(one(&reader, "SELECT 1").await, "1");
         let pinned = connect(&world.status, &world.proxy).await;
         pinned.batch_execute("CREATE TEMP TABLE lost (n int)").await.unwrap();
         let old = leader(&world.cluster.status().await).name.clone();
@@ -228,6 +233,11 @@ fn open_transactions_are_told_and_their_sessions_live() {
         assert!(said.contains("40001") && said.contains("retry the transaction"), "{said}");
         assert!(session.say("SELECT 1;").contains("25P02"));
         assert_eq!(session.say("ROLLBACK;"), "");
+        world.proxy.until("the loss", |proxy| proxy.get("/readyz").contains("\"primary\":false"));
+        let reader = tokio::spawn(async move {
+            reader.batch_execute("SELECT pg_advisory_xact_lock(1)").await.expect("it waits for a primary");
+            reader.batch_execute("COMMIT").await.expect("an end");
+        });
         // Only BEGIN was sent: nothing is lost.
         idle.batch_execute("INSERT INTO ledger VALUES (3)").await.unwrap();
         idle.batch_execute("COMMIT").await.unwrap();
@@ -241,6 +251,7 @@ fn open_transactions_are_told_and_their_sessions_live() {
         assert_eq!(session.say("INSERT INTO ledger VALUES (4) RETURNING id;"), "4");
         is_the_same(&mut session);
         rows(&world, 3).await;
+        reader.await.unwrap();
         world.proxy.assert_healthy();
         world.cluster.down().await.expect("an end");
     });

@@ -16,6 +16,7 @@ mod copies;
 mod failover;
 mod hostile;
 mod interleavings;
+mod leaving;
 mod logins;
 mod pipelines;
 mod pools;

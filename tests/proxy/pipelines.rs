@@ -172,7 +172,8 @@ fn who_is_tied_to_a_replica_is_told() {
     block_on(async {
         let client = connect(&world.status, &world.proxy).await;
         client.batch_execute("SET pgha.consistency = 'eventual'").await.unwrap();
-        client.batch_execute("BEGIN READ ONLY").await.unwrap();
+        // At READ COMMITTED it would go to the primary.
+        client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await.unwrap();
         client.batch_execute("SELECT 1").await.unwrap();
         client.batch_execute("PREPARE tied AS SELECT 1").await.unwrap();
         client.batch_execute("COMMIT").await.unwrap();

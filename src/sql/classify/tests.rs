@@ -607,15 +607,23 @@ fn a_definition_calls_nothing_yet() {
 }
 
 #[test]
-fn set_config_for_a_transaction_leaves_nothing() {
+fn set_config_for_a_transaction_ends_with_it() {
     use Effects as E;
     for (text, class, effects) in [
-        ("select set_config('a', 'b', true)", Class::Read, E::NONE),
-        ("select set_config('a', coalesce($1, 'b'), TRUE), set_config('b', '', true)", Class::Read, E::NONE),
+        ("select set_config('a', 'b', true)", Class::Read, E::SET_LOCAL),
+        (
+            "select set_config('a', coalesce($1, 'b'), TRUE), set_config('b', '', true)",
+            Class::Read,
+            E::SET_LOCAL,
+        ),
         ("select set_config('a', 'b', $1)", Class::Write, E::SET_CONFIG),
         ("select set_config('a', 'b', true and false)", Class::Write, E::SET_CONFIG),
-        ("select set_config('a', 'b', true), set_config('a', 'b', false)", Class::Write, E::SET_CONFIG),
-        ("select set_config('a', (array['x', 'y'])[1], true)", Class::Read, E::NONE),
+        (
+            "select set_config('a', 'b', true), set_config('a', 'b', false)",
+            Class::Write,
+            E::SET_CONFIG | E::SET_LOCAL,
+        ),
+        ("select set_config('a', (array['x', 'y'])[1], true)", Class::Read, E::SET_LOCAL),
         ("select set_config('a', x[1, true], false)", Class::Write, E::SET_CONFIG),
         (
             "select set_config(f(1, 2, true), 'b', false)",
@@ -623,6 +631,22 @@ fn set_config_for_a_transaction_leaves_nothing() {
             E::SET_CONFIG | E::UNKNOWN_CALL | E::NEXTVAL,
         ),
         ("select set_config('a', 'b', true", Class::Write, E::SET_CONFIG),
+    ] {
+        let verdict = verdict(text);
+        assert_eq!((verdict.class, verdict.effects), (class, effects), "{text}");
+    }
+}
+
+#[test]
+fn cursors() {
+    use Effects as E;
+    for (text, class, effects) in [
+        ("declare c cursor with hold for select 1", Class::Write, E::CURSOR | E::HOLD_CURSOR),
+        ("declare c no scroll cursor for select 1", Class::Read, E::CURSOR),
+        ("declare c cursor for select 1 for update", Class::Write, E::CURSOR),
+        ("declare c cursor for select nextval('s')", Class::Write, E::CURSOR | E::NEXTVAL),
+        ("close c", Class::Session, E::CLOSE_CURSOR),
+        ("close all", Class::Session, E::CLOSE_ALL),
     ] {
         let verdict = verdict(text);
         assert_eq!((verdict.class, verdict.effects), (class, effects), "{text}");
@@ -654,10 +678,6 @@ fn effects() {
         ("listen c", Class::Write, E::LISTEN),
         ("unlisten c", Class::Session, E::UNLISTEN),
         ("unlisten *", Class::Session, E::UNLISTEN_ALL),
-        ("declare c cursor with hold for select 1", Class::Write, E::CURSOR | E::HOLD_CURSOR),
-        ("declare c no scroll cursor for select 1", Class::Write, E::CURSOR),
-        ("close c", Class::Session, E::CLOSE_CURSOR),
-        ("close all", Class::Session, E::CLOSE_ALL),
         ("select pg_advisory_lock(1)", Class::Write, E::ADVISORY_LOCK),
         ("select pg_advisory_xact_lock(1)", Class::Write, E::NONE),
         ("select pg_advisory_unlock(1)", Class::Write, E::ADVISORY_UNLOCK),
