@@ -43,6 +43,11 @@ impl Pins {
         self.0 == Effects::LISTEN
     }
 
+    /// Whether it is pinned for this reason.
+    pub(super) fn holds(self, reason: Effects) -> bool {
+        self.0.contains(reason)
+    }
+
     /// Whether what a statement does ties the session to its backend.
     pub(super) fn come_of(effects: Effects) -> bool {
         PINNING.iter().any(|(effect, _)| effects.contains(*effect))

@@ -10,7 +10,7 @@ use super::loss::Loss;
 use super::state::Tx;
 use crate::backend::Settings;
 use crate::metrics::Reroute;
-use crate::sql::{Effects, TransactionModes};
+use crate::sql::TransactionModes;
 use crate::wire::TxStatus;
 
 /// Why a batch is run again, elsewhere, though its backend lives.
@@ -75,7 +75,7 @@ pub(super) struct Run {
     pub(super) may_leave: bool,
     /// The batch only reads.
     pub(super) reads: bool,
-    /// It reads `pg_prepared_statements`, and may be given the session's.
+    /// It is about the session's prepared statements as SQL knows them, and may be given those.
     pub(super) shows: bool,
     /// A statement in it ends a transaction.
     pub(super) ends_transaction: bool,
@@ -114,7 +114,7 @@ impl Run {
             out_of_place: session.is_out_of_place(summary),
             may_leave: false,
             reads,
-            shows: summary.effects.contains(Effects::SHOWS_STATEMENTS)
+            shows: session.is_about_statements(summary)
                 && !session.open_batch
                 && session.lease.as_ref().is_some_and(|lease| lease.status != TxStatus::Failed),
             ends_transaction: summary.ends_transaction,

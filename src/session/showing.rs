@@ -1,10 +1,12 @@
-//! `pg_prepared_statements`, which a backend fills: for a batch that reads it, the backend is given the session's prepared
-//! statements under the session's own names, in place of those that it has for all.
+//! Prepared statements as SQL knows them: for a batch that reads `pg_prepared_statements`, or runs by EXECUTE what Parse prepared, the
+//! backend is given the session's prepared statements under the session's own names, in place of those that it has for all.
 
+use super::Session;
 use super::answer::{Kind, Owed};
-use super::batch::Item;
+use super::batch::{Item, Summary};
 use super::statements::{self, Names, Portable};
 use super::translate::Translation;
+use crate::sql::Effects;
 use crate::wire::build;
 use crate::wire::parts::Parse;
 use crate::wire::tags::frontend as tag;
@@ -12,6 +14,21 @@ use crate::wire::tags::frontend as tag;
 /// The names that a backend was given, to be taken away behind the batch.
 #[derive(Debug)]
 pub(super) struct Shown(Vec<Box<[u8]>>);
+
+impl Session {
+    /// Whether the batch is about statements that Parse prepared, by the names that the session gave them.
+    pub(super) fn is_about_statements(&self, summary: &Summary) -> bool {
+        if summary.effects.contains(Effects::SHOWS_STATEMENTS) {
+            return true;
+        }
+        summary.effects.intersects(Effects::EXECUTE | Effects::PREPARE)
+            && match summary.only.as_ref().and_then(|only| only.object.as_deref()) {
+                Some(name) => self.names.find(name).is_some(),
+                // More than one: none of them may have the name of one that PREPARE made.
+                None => self.names.len() > 0 && !self.pins.holds(Effects::PREPARE),
+            }
+    }
+}
 
 impl Translation<'_> {
     /// Puts the session's statements in front of the batch; none where nothing could be taken away behind it.

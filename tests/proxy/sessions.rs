@@ -5,7 +5,9 @@ use std::time::Duration;
 use tokio_postgres::{AsyncMessage, NoTls};
 
 use crate::support::raw::{Raw, query};
-use crate::support::{Proxy, World, application, block_on, connect, connect_as, direct, leader, one, told};
+use crate::support::{
+    Proxy, Psql, World, application, block_on, connect, connect_as, direct, leader, one, told,
+};
 
 #[test]
 fn settings_are_each_sessions_own_on_every_backend() {
@@ -206,6 +208,35 @@ fn prepared_statements_are_shown_under_their_own_names() {
         a.batch_execute("DEALLOCATE ALL").await.unwrap();
         assert_eq!(one(&a, count).await, "0");
     });
+    proxy.assert_healthy();
+}
+
+/// psql's `\parse` prepares by Parse, and SQL's EXECUTE runs that by its name, in whichever session that is.
+#[test]
+fn execute_runs_what_was_parsed() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "pool.size = 1");
+    let mut sessions = [10, 20].map(|n| {
+        let mut session = Psql::start(&world.status, proxy.port);
+        assert_eq!(session.say(&format!("SELECT $1::int + {n} \\parse plus")), "");
+        (n, session)
+    });
+    for _ in 0..2 {
+        for (n, session) in &mut sessions {
+            assert_eq!(session.say("EXECUTE plus(1);"), (*n + 1).to_string());
+            assert_eq!(
+                session.say("EXECUTE plus(2) \\; EXECUTE plus(3);"),
+                format!("{}\n{}", *n + 2, *n + 3)
+            );
+            assert_eq!(session.say("\\bind_named plus 4 \\g"), (*n + 4).to_string());
+            assert!(session.say("PREPARE plus AS SELECT 1;").contains("42P05"));
+            assert!(session.say("EXECUTE minus(1);").contains("26000"));
+            assert_eq!(session.say("BEGIN; EXECUTE plus(5); COMMIT;"), (*n + 5).to_string());
+        }
+    }
+    let [(_, mut session), _] = sessions;
+    assert_eq!(session.say("PREPARE own AS SELECT 7; EXECUTE own; EXECUTE plus(6);"), "7\n16");
+    assert_eq!(session.say("EXECUTE own;"), "7");
     proxy.assert_healthy();
 }
 
