@@ -187,13 +187,9 @@ impl Session {
 
     /// Notes what lives with its transaction, beside savepoints.
     fn note_bound(&mut self, verdict: &Verdict) {
-        let local = |change: &SettingChange| match change {
-            SettingChange::Set { local, .. } | SettingChange::Reset { local, .. } => *local,
-            SettingChange::ResetAll => false,
-        };
         if let Tx::Open { bound, .. } = &mut self.tx {
             *bound |= verdict.effects.intersects(Effects::CURSOR | Effects::SET_LOCAL)
-                || verdict.settings.iter().any(local);
+                || verdict.settings.iter().any(is_local);
         }
     }
 
@@ -392,7 +388,8 @@ impl Session {
     }
 
     fn take_up_settings(&mut self, verdict: &Verdict) {
-        if verdict.settings.is_empty() {
+        // What ends with a transaction stays on its backend.
+        if verdict.settings.iter().all(is_local) {
             return;
         }
         if verdict.mixed_transaction {
@@ -422,7 +419,6 @@ impl Session {
                 SettingChange::Set { name, value, local: false } => settings.set(name, value),
                 SettingChange::Reset { name, local: false } => settings.reset(name, base),
                 SettingChange::ResetAll => settings.reset_all(base),
-                // Ends with the transaction, and stays on its backend.
                 SettingChange::Set { .. } | SettingChange::Reset { .. } => {}
             }
         }
@@ -469,5 +465,13 @@ impl Session {
         self.worker.shared.last_write.fetch_max(now, Relaxed);
         self.pools.identity.last_write.fetch_max(now, Relaxed);
         self.worker.shared.positions.want(now);
+    }
+}
+
+/// Whether it ends with its transaction.
+fn is_local(change: &SettingChange) -> bool {
+    match change {
+        SettingChange::Set { local, .. } | SettingChange::Reset { local, .. } => *local,
+        SettingChange::ResetAll => false,
     }
 }

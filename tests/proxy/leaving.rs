@@ -115,6 +115,13 @@ fn a_transaction_stays_with_what_it_has() {
             assert_eq!(one(&client, shows).await, value, "{has}");
             client.batch_execute("COMMIT").await.unwrap();
         }
+        // What ends with the transaction doesn't tie the session to the replica, in whatever string it stands.
+        let client = connect(&world.status, &proxy).await;
+        reads_on_a_replica(&client, "BEGIN READ ONLY").await;
+        client.batch_execute("SET work_mem = '3MB'").await.unwrap();
+        client.batch_execute("BEGIN; SET LOCAL work_mem = '4MB'; COMMIT").await.unwrap();
+        client.batch_execute("CREATE TABLE not_tied (n int); DROP TABLE not_tied").await.unwrap();
+        assert_eq!(one(&client, "SHOW work_mem").await, "3MB");
         // A role's own isolation level, which only the server knows.
         let mut config = application(&world.status, proxy.port);
         config.options("-c default_transaction_isolation=repeatable\\ read");
