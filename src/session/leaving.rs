@@ -5,12 +5,14 @@
 //! which has all that the replica had: at READ COMMITTED, where each statement has a snapshot of its own, and as long as nothing was
 //! left in it that a new one doesn't have (SET LOCAL, a savepoint, a cursor). Else it stays.
 
-use super::Session;
-use super::batch::Summary;
+use std::sync::Arc;
+
+use super::batch::{End, Item, Summary};
 use super::pins::Pins;
 use super::run::{Outcome, Rerun, Run};
 use super::state::Tx;
-use crate::sql::{Class, TransactionModes};
+use super::{Ended, Lease, Session, local};
+use crate::sql::{Class, TransactionModes, TransactionVerb};
 use crate::wire::TxStatus;
 
 /// Gives a row in a transaction that can go on elsewhere.
@@ -50,12 +52,61 @@ impl Session {
             Outcome::Settled => {}
             other => return Some(other),
         }
+        let modes = TransactionModes { read_only: Some(true), ..TransactionModes::default() };
+        self.begin_elsewhere(b"BEGIN READ ONLY", modes);
+        run.rerun = Some(Rerun::Leaves);
+        Some(Outcome::Settled)
+    }
+
+    /// Whether the batch ends a failed transaction on a replica AND CHAIN. The next one has the modes of none before it, as those of the
+    /// failed one are gone: it may write.
+    pub(super) fn chains_failed(&self, bytes: &[u8], items: &[Item], summary: &Summary) -> bool {
+        let on_replica = |lease: &Lease| !lease.primary && lease.status == TxStatus::Failed;
+        matches!(self.tx, Tx::Open { .. })
+            && self.lease.as_ref().is_some_and(on_replica)
+            && !(self.open_batch || self.pins.any())
+            && summary.runs == 1
+            && summary.only.as_ref().is_some_and(|only| {
+                only.statements == 1
+                    && matches!(
+                        only.transaction,
+                        Some(
+                            TransactionVerb::Commit { chain: true }
+                                | TransactionVerb::Rollback { chain: true }
+                        )
+                    )
+            })
+            && !items.iter().any(|item| local::is_foreign(bytes, item, items))
+    }
+
+    /// Answers such a batch, and lets what is next decide where that transaction runs.
+    pub(super) async fn leave_failed(&mut self, bytes: &[u8], items: &[Item], end: End) -> Result<(), Ended> {
+        let mut run = Run::idle(self);
+        self.answer.begin();
+        self.hidden_query(b"ROLLBACK");
+        match self.relay(&mut run).await {
+            Outcome::Settled => {}
+            Outcome::ClientGone => return Err(Ended::Client),
+            Outcome::Killed => return Err(self.ended_by_administrator()),
+            // What it had is rolled back.
+            Outcome::Lost(loss) => self.on_idle_loss(&loss)?,
+        }
+        if let Tx::Open { before, .. } = &self.tx {
+            self.settings = Arc::clone(before);
+        }
+        self.backend_agrees();
+        self.begin_elsewhere(b"BEGIN", TransactionModes::default());
+        self.complete_with(bytes, items, "ROLLBACK");
+        self.settle_names(None);
+        self.answer_end(end);
+        Ok(())
+    }
+
+    /// The transaction on the backend at hand is over, and goes on as one that was not begun anywhere.
+    fn begin_elsewhere(&mut self, begin: &[u8], modes: TransactionModes) {
         self.tx = Tx::Idle;
         self.portals.clear();
         self.release_if_free();
-        let modes = TransactionModes { read_only: Some(true), ..TransactionModes::default() };
-        self.tx = Tx::Deferred { begin: b"BEGIN READ ONLY".to_vec(), modes };
-        run.rerun = Some(Rerun::Leaves);
-        Some(Outcome::Settled)
+        self.tx = Tx::Deferred { begin: begin.to_vec(), modes };
     }
 }

@@ -174,7 +174,7 @@ impl Session {
     }
 
     /// The answers to a batch whose one statement completes with `tag` and returns no rows.
-    fn complete_with(&mut self, bytes: &[u8], items: &[Item], tag: &str) {
+    pub(super) fn complete_with(&mut self, bytes: &[u8], items: &[Item], tag: &str) {
         self.answer_with(bytes, items, (&[], &[]), |out| build::command_complete(out, tag));
     }
 
@@ -244,7 +244,7 @@ fn is_nothing(tag: u8) -> bool {
 }
 
 /// Whether a message may be refused for what it names or brings, or is about another statement than the one that is bound.
-fn is_foreign(bytes: &[u8], item: &Item, items: &[Item]) -> bool {
+pub(super) fn is_foreign(bytes: &[u8], item: &Item, items: &[Item]) -> bool {
     let unknown = item.error.is_some() || (item.statement.is_none() && item.unnamed == 0);
     let id = |item: &Item| (item.statement.as_ref().map(|statement| statement.id), item.unnamed);
     match bytes[item.start] {

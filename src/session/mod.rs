@@ -344,6 +344,9 @@ impl Session {
             self.settle_names(None);
             return Ok(());
         }
+        if self.chains_failed(bytes, items, summary) {
+            return self.leave_failed(bytes, items, end).await;
+        }
         let mut attempt = acquire::Attempt::new(summary);
         if end == End::Flush {
             attempt.goes_on();

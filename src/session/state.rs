@@ -426,7 +426,7 @@ impl Session {
     }
 
     /// The backend did to its settings what the session notes: they are the same.
-    fn backend_agrees(&mut self) {
+    pub(super) fn backend_agrees(&mut self) {
         self.backend_has(Arc::clone(&self.settings));
     }
 

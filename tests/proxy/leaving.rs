@@ -122,6 +122,17 @@ fn a_transaction_stays_with_what_it_has() {
         client.batch_execute("BEGIN; SET LOCAL work_mem = '4MB'; COMMIT").await.unwrap();
         client.batch_execute("CREATE TABLE not_tied (n int); DROP TABLE not_tied").await.unwrap();
         assert_eq!(one(&client, "SHOW work_mem").await, "3MB");
+        // As PostgreSQL has it, what is chained to a transaction that failed has none of its modes.
+        for chain in ["COMMIT AND CHAIN", "ROLLBACK AND CHAIN"] {
+            let client = connect(&world.status, &proxy).await;
+            reads_on_a_replica(&client, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await;
+            client.batch_execute("SELECT 1/0").await.unwrap_err();
+            client.batch_execute(chain).await.unwrap();
+            assert_eq!(one(&client, "SHOW transaction_read_only").await, "off", "{chain}");
+            assert_eq!(one(&client, "SHOW transaction_isolation").await, "read committed", "{chain}");
+            client.batch_execute("CREATE TABLE chained (n int)").await.unwrap();
+            client.batch_execute("ROLLBACK").await.unwrap();
+        }
         // A role's own isolation level, which only the server knows.
         let mut config = application(&world.status, proxy.port);
         config.options("-c default_transaction_isolation=repeatable\\ read");
