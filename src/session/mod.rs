@@ -471,6 +471,8 @@ impl Session {
             self.handle.hold(None);
             if matches!(ended, Ended::Client)
                 && self.answer.is_settled()
+                // Without its Sync a batch is a transaction that is open, whatever the status was before.
+                && !self.open_batch
                 && lease.status == TxStatus::Idle
                 && !self.pins.any()
             {

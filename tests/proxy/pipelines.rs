@@ -204,3 +204,34 @@ fn long_parameters_are_passed_on() {
     });
     world.proxy.assert_healthy();
 }
+
+/// As on a direct connection, where the server rolls back; the next session on that backend must not commit it, nor be skipped.
+#[test]
+fn a_batch_without_its_sync_ends_with_its_session() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "pool.size = 1");
+    let log_in = || Raw::log_in(proxy.port, "app", "app", world.status.app_password.reveal());
+    let mut next = log_in();
+    next.send(&query("DROP TABLE IF EXISTS without_sync; CREATE TABLE without_sync (id int)"));
+    let _ = next.until_ready();
+    let insert = "INSERT INTO without_sync VALUES (1)";
+    let flush = frame(b'H', b"");
+    let left = [
+        ([statement(insert), statement(insert), flush.clone()].concat(), "12nC12nC"),
+        ([statement(insert), statement("SELECT 1/0"), flush.clone()].concat(), "12nC1E"),
+        ([statement("SELECT 1"), statement("SELECT 2"), flush].concat(), "12TDC12TDC"),
+    ];
+    for (batch, tags) in left {
+        let mut gone = log_in();
+        gone.send(&batch);
+        let told: String = tags.chars().map(|_| char::from(gone.receive().expect("an answer").0)).collect();
+        assert_eq!(told, tags);
+        gone.send(&frame(b'X', b""));
+        drop(gone);
+        next.send(&query("/* pgha: primary */ SELECT count(*) FROM without_sync"));
+        let all = next.until_ready();
+        let ready = all.last().expect("ReadyForQuery");
+        assert_eq!((&all[1].1[6..], &ready.1[..]), (&b"0"[..], &b"I"[..]), "after {tags}");
+    }
+    proxy.assert_healthy();
+}
