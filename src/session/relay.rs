@@ -94,7 +94,13 @@ impl Session {
             aborted,
             shows: false,
         };
-        let shown = if run.shows { translation.show(&self.names, bytes, items) } else { None };
+        let shown = if run.shows {
+            translation.show(&self.names, bytes, items)
+        } else if run.deallocates {
+            translation.stand_in(&self.names, bytes, items)
+        } else {
+            None
+        };
         self.skipping = translation.batch(bytes, items, self.skipping);
         if let Some(shown) = shown {
             translation.hide(&shown);

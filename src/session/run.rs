@@ -10,7 +10,7 @@ use super::loss::Loss;
 use super::state::Tx;
 use crate::backend::Settings;
 use crate::metrics::Reroute;
-use crate::sql::TransactionModes;
+use crate::sql::{Effects, TransactionModes};
 use crate::wire::TxStatus;
 
 /// Why a batch is run again, elsewhere, though its backend lives.
@@ -77,6 +77,8 @@ pub(super) struct Run {
     pub(super) reads: bool,
     /// It is about the session's prepared statements as SQL knows them, and may be given those.
     pub(super) shows: bool,
+    /// It has a DEALLOCATE of one name, and may be given something of that name.
+    pub(super) deallocates: bool,
     /// A statement in it ends a transaction.
     pub(super) ends_transaction: bool,
     /// One statement, outside of a transaction, that may be refused and sent again.
@@ -92,6 +94,9 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn new(session: &Session, summary: &Summary, attempt: &Attempt) -> Self {
         let reads = summary.reads() && !session.open_batch;
+        // A failed transaction takes no Parse, and behind a batch that waits for its Sync nothing can be taken away.
+        let may_be_given = !session.open_batch
+            && session.lease.as_ref().is_some_and(|lease| lease.status != TxStatus::Failed);
         Self {
             hold: reads && !session.in_open_transaction(),
             passed: false,
@@ -114,9 +119,8 @@ impl Run {
             out_of_place: session.is_out_of_place(summary),
             may_leave: false,
             reads,
-            shows: session.is_about_statements(summary)
-                && !session.open_batch
-                && session.lease.as_ref().is_some_and(|lease| lease.status != TxStatus::Failed),
+            shows: may_be_given && session.is_about_statements(summary),
+            deallocates: may_be_given && summary.effects.contains(Effects::DEALLOCATE),
             ends_transaction: summary.ends_transaction,
             alone: summary.runs <= 1
                 && !attempt.takes_refusals()

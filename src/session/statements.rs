@@ -75,6 +75,11 @@ pub(super) fn name(id: u64) -> [u8; NAME_LEN] {
     name
 }
 
+/// Whether a backend may know another statement by this name, which a client gave one of its own.
+pub(super) fn may_be_shared(name: &[u8]) -> bool {
+    name.starts_with(PREFIX)
+}
+
 /// Text, parameter types, the database's number, and how the text is read.
 type Key = (Box<[u8]>, u64, Lexing);
 

@@ -225,6 +225,57 @@ fn one_name_is_each_sessions_own() {
     proxy.assert_healthy();
 }
 
+/// ECPG does it for every statement that a program prepared.
+#[test]
+fn deallocate_reaches_statements_of_the_protocol() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "pool.size = 1");
+    let log_in = || Raw::log_in(proxy.port, "app", "app", world.status.app_password.reveal());
+    let (mut a, mut b) = (log_in(), log_in());
+    for (raw, own) in [(&mut a, "a"), (&mut b, "b")] {
+        let other = parse("other", "SELECT 'of both'");
+        raw.send(&[parse("Own", &format!("SELECT 'of {own}'")), other, sync()].concat());
+        assert_eq!(raw.tags(), "11Z");
+    }
+    // By a Query, in a transaction and by the extended protocol; the second time there is none.
+    for (in_front, tags) in [("BEGIN", "CZ"), ("SELECT 1", "TDCZ")] {
+        a.send(&query(in_front));
+        assert_eq!(a.tags(), tags);
+        a.send(&query("DEALLOCATE PREPARE \"Own\""));
+        assert_eq!(a.tags(), "CZ", "after {in_front}");
+        a.send(&[bind("Own"), sync()].concat());
+        assert_eq!(a.tags(), "EZ");
+        a.send(&[query("ROLLBACK"), query("DEALLOCATE \"Own\"")].concat());
+        let _ = a.until_ready();
+        assert_eq!(a.tags(), "EZ");
+        a.send(&[parse("Own", "SELECT 'again'"), bind("Own"), execute(), sync()].concat());
+        assert_eq!(values(&a.until_ready()), ["again"]);
+    }
+    let both =
+        [parse("", "DEALLOCATE \"Own\""), bind(""), execute(), parse("", "DEALLOCATE other"), bind("")];
+    a.send(&[both.concat(), execute(), sync()].concat());
+    assert_eq!(a.tags(), "12C12CZ");
+    // A failed transaction deallocates nothing, and what failed leaves nothing behind for others.
+    a.send(&[parse("Own", "SELECT 'at last'"), sync()].concat());
+    assert_eq!(a.tags(), "1Z");
+    a.send(&query("BEGIN; SELECT 1/0"));
+    assert_eq!(a.tags(), "CEZ");
+    a.send(&[query("DEALLOCATE \"Own\""), query("ROLLBACK")].concat());
+    assert_eq!((a.tags(), a.tags()), ("EZ".into(), "CZ".into()));
+    a.send(&[parse("", "SELECT 1/0"), bind(""), execute(), both.concat(), execute(), sync()].concat());
+    assert!(a.tags().ends_with("EZ"));
+    a.send(&[bind("Own"), execute(), sync()].concat());
+    assert_eq!(values(&a.until_ready()), ["at last"]);
+    b.send(&[bind("Own"), execute(), bind("other"), execute(), sync()].concat());
+    assert_eq!(values(&b.until_ready()), ["of b", "of both"]);
+    let mut c = log_in();
+    c.send(&query("DEALLOCATE \"Own\""));
+    assert_eq!(c.tags(), "EZ");
+    c.send(&[query("PREPARE \"Own\" AS SELECT 'of c'"), query("EXECUTE \"Own\"")].concat());
+    assert_eq!((c.tags(), values(&c.until_ready())), ("CZ".into(), vec!["of c".to_owned()]));
+    proxy.assert_healthy();
+}
+
 #[test]
 fn many_sessions_share_few_backends_and_mix_up_nothing() {
     let world = World::shared();
