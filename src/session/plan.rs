@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::batch::{Item, Summary};
 use super::described::Told;
 use super::run::Run;
-use super::statements::{Classed, Statement};
+use super::statements::{self, Classed, Statement};
 use super::{Ended, Session, local};
 use crate::sql::{Class, Functions, Learnt, Lexing, Verdict};
 use crate::wire::build::{self, Severity};
@@ -133,8 +133,8 @@ impl Session {
             item.told = told;
             Some(self.verdict_of(statement))
         } else {
-            item.error = Some(no_such_statement(bind.statement));
-            None
+            item.error = no_such_statement(bind.statement);
+            Some(self.worker.call_verdict())
         };
         if let Some(verdict) = verdict {
             summary.add(&verdict, false);
@@ -152,7 +152,7 @@ impl Session {
             item.statement = Some(Rc::clone(statement));
             item.told = told;
         } else {
-            item.error = Some(no_such_statement(name));
+            item.error = no_such_statement(name);
         }
         Some(())
     }
@@ -239,9 +239,14 @@ pub(super) fn opaque_verdict() -> Verdict {
     }
 }
 
-fn no_such_statement(name: &[u8]) -> Rc<[u8]> {
+/// The error for a statement that the session doesn't have. None where the backend says it, which it does in all detail, or has one
+/// of SQL's PREPARE: unless that name is another's there.
+fn no_such_statement(name: &[u8]) -> Option<Rc<[u8]>> {
+    if !statements::may_be_shared(name) {
+        return None;
+    }
     let message = format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name));
-    error(SqlState::INVALID_STATEMENT_NAME, &message)
+    Some(error(SqlState::INVALID_STATEMENT_NAME, &message))
 }
 
 pub(super) fn error(state: SqlState, message: &str) -> Rc<[u8]> {

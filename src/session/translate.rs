@@ -243,6 +243,8 @@ impl Translation<'_> {
                 });
                 self.answer.expect(Owed::new(Kind::Bind));
             }
+            // One that the proxy doesn't know.
+            (None, Some(bind)) if !bind.statement.is_empty() => self.pass(frame, Owed::new(Kind::Bind)),
             _ => {
                 self.provide_unnamed(item.unnamed);
                 self.pass(frame, Owed::new(Kind::Bind));
@@ -258,7 +260,7 @@ impl Translation<'_> {
                 build::describe_statement(self.out, &statement.name());
                 self.answer.expect(Owed::new(Kind::DescribeStatement));
             }
-            (None, Some(Named::Statement(_))) => {
+            (None, Some(Named::Statement(b""))) => {
                 self.provide_unnamed(item.unnamed);
                 self.pass(frame, Owed::new(Kind::Describe));
             }

@@ -276,6 +276,41 @@ fn deallocate_reaches_statements_of_the_protocol() {
     proxy.assert_healthy();
 }
 
+/// Errors to the last field, and a statement of SQL's PREPARE by the protocol.
+#[test]
+fn a_name_that_no_parse_gave_means_what_it_does_directly() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "pool.size = 1");
+    let direct = world.status.member(world.status.leader.as_ref().unwrap()).unwrap().direct_port;
+    let log_in = |port| Raw::log_in(port, "app", "app", world.status.app_password.reveal());
+    let (mut through, mut directly) = (log_in(proxy.port), log_in(direct));
+    let describe = frame(b'D', b"Snever\0");
+    let unnamed = [parse("", "SELECT 'unnamed'"), bind(""), execute()].concat();
+    let cases = [
+        [bind("never"), execute(), sync()].concat(),
+        [describe.clone(), sync()].concat(),
+        [unnamed.clone(), bind("never"), execute(), bind(""), execute(), sync()].concat(),
+        [bind(""), execute(), sync()].concat(),
+        query("BEGIN; SELECT 1/0"),
+        [bind("never"), execute(), sync()].concat(),
+        [describe.clone(), sync()].concat(),
+        query("ROLLBACK"),
+        query(
+            "CREATE TEMP TABLE by_name (n int); PREPARE never AS INSERT INTO by_name VALUES (1) RETURNING n + 0",
+        ),
+        [unnamed, bind("never"), execute(), bind(""), execute(), describe, sync()].concat(),
+        query("SELECT count(*) FROM by_name"),
+    ];
+    for (at, case) in cases.iter().enumerate() {
+        through.send(case);
+        directly.send(case);
+        assert_eq!(through.until_ready(), directly.until_ready(), "case {at}");
+    }
+    through.send(&[bind("pgha_0000000000000001"), sync()].concat());
+    assert_eq!(through.tags(), "EZ");
+    proxy.assert_healthy();
+}
+
 #[test]
 fn many_sessions_share_few_backends_and_mix_up_nothing() {
     let world = World::shared();
