@@ -9,6 +9,8 @@ import subprocess
 import sys
 import xml.etree.ElementTree as xml
 
+import clients
+
 HERE = pathlib.Path(__file__).resolve().parent
 # Django's tests that have most to do with the database.
 DJANGO = """aggregation annotations backends basic bulk_create constraints custom_pk datatypes db_functions delete expressions
@@ -29,7 +31,7 @@ DJANGO_WANTS = """CREATE COLLATION IF NOT EXISTS "sv-x-icu" (provider = libc, lo
 
 @dataclasses.dataclass
 class Suite:
-    """One suite of tests. `runner` says how its tests are called: "pytest" or "django"."""
+    """One suite of tests. `runner` says how its tests are called: "pytest", "django" or "clients"."""
 
     name: str
     package: str
@@ -66,6 +68,8 @@ SUITES = [
     sqlalchemy("psycopg", *DIALECT, "test/dialect/postgresql/test_reflection.py", "test/orm/test_transaction.py", "test/engine/test_transaction.py"),
     sqlalchemy("psycopg2", *DIALECT),
     sqlalchemy("asyncpg", *DIALECT),
+    Suite("libpq_pipeline", "postgresql-18", [], runner="clients"),
+    Suite("ecpg", "postgresql-18", [], runner="clients", prepare=clients.ECPG_PREPARE),
 ]
 
 
@@ -88,6 +92,8 @@ def version(package):
 
 def fetch(folder, python, suite, tools):
     """The suite's source distribution, unpacked; fetched if it isn't there yet. `tools` has the pg_config that psycopg2 asks for."""
+    if suite.runner == "clients":
+        return clients.build(folder, suite.name, tools)
     target = folder / "sources" / f"{suite.package}-{version(suite.package)}"
     if not target.is_dir():
         fresh = target.with_name(target.name + ".new")
@@ -105,6 +111,9 @@ def fetch(folder, python, suite, tools):
 
 def run(suite, python, source, port, password, kept):
     """Runs it against `port`; what its tests printed and came to is left in `kept`, by the suite's name."""
+    if suite.runner == "clients":
+        clients.run(suite.name, source, port, password, kept)
+        return
     work = kept / suite.name
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(source / suite.part, work / suite.part if suite.part != "." else work)
@@ -125,7 +134,7 @@ def run(suite, python, source, port, password, kept):
 
 def outcomes(suite, kept):
     """Test to Outcome, of the last run."""
-    if suite.runner == "django":
+    if suite.runner != "pytest":
         path = kept / f"{suite.name}.json"
         return {test: Outcome(*told) for test, told in json.loads(path.read_text()).items()} if path.exists() else {}
     path = kept / f"{suite.name}.xml"

@@ -14,10 +14,11 @@ SUITES = ("forky", "sid", "trixie")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
-def fetch(folder):
+def fetch(folder, packages=("postgresql-18", "pgvector")):
     """The unpacked sources, fetched if they aren't there yet: package name to folder."""
     found = {}
-    for package in ("postgresql-18", "pgvector"):
+    folder.mkdir(parents=True, exist_ok=True)
+    for package in packages:
         target = folder / package
         if not target.is_dir():
             unpack(download(folder, package), target)
@@ -32,9 +33,9 @@ def download(folder, package):
         (state / suite / "packages").mkdir(exist_ok=True)
         command = ["apt-get", *options, "source", "--download-only", package]
         if subprocess.run(command, cwd=state / suite / "packages", capture_output=True).returncode == 0:
-            print(f"truth: {package} from {suite}", flush=True)
+            print(f"sources: {package} from {suite}", flush=True)
             return next((state / suite / "packages").glob(f"{package}_*.orig.tar.*"))
-    raise SystemExit(f"truth: Debian's source package {package} can't be had from any of {', '.join(SUITES)}")
+    raise SystemExit(f"sources: Debian's source package {package} can't be had from any of {', '.join(SUITES)}")
 
 
 def prepare(state, suite):
@@ -55,7 +56,7 @@ def mirror():
         label, _, uri = line.partition(" ")
         if label == "Debian":
             return uri
-    raise SystemExit("truth: apt knows no mirror of Debian: run apt-get update")
+    raise SystemExit("sources: apt knows no mirror of Debian: run apt-get update")
 
 
 def unpack(archive, target):
