@@ -426,6 +426,11 @@ impl Session {
                 other => return other,
             }
         }
+        if run.runs_named
+            && let Some(outcome) = self.lend_named(bytes, items, run).await
+        {
+            return outcome;
+        }
         // Only what is kept under a name has to know how its own names were resolved.
         let named = items.iter().any(|item| item.statement.is_some());
         let naming = if named { self.settings.naming() } else { 0 };

@@ -171,7 +171,7 @@ impl Session {
         self.worker.classify(&self.pools.identity.catalog, sql, self.lexing)
     }
 
-    fn verdict_of(&self, statement: &Statement) -> Rc<Verdict> {
+    pub(super) fn verdict_of(&self, statement: &Statement) -> Rc<Verdict> {
         statement.verdict(&self.worker, &self.pools.identity.catalog)
     }
 

@@ -13,6 +13,7 @@ use super::answer::{Event, Kind, Owed, Step};
 use super::handle::{Order, Standing};
 use super::loss::Loss;
 use super::run::{Copying, Outcome, Run};
+use super::showing::Shown;
 use super::state::Tx;
 use super::translate::Translation;
 use super::{Ended, Item, LOOK_AHEAD, Session};
@@ -96,6 +97,8 @@ impl Session {
         };
         let shown = if run.shows {
             translation.show(&self.names, bytes, items)
+        } else if !run.lent.is_empty() {
+            Some(Shown(std::mem::take(&mut run.lent)))
         } else if run.deallocates {
             translation.stand_in(&self.names, bytes, items)
         } else {

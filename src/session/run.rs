@@ -77,6 +77,10 @@ pub(super) struct Run {
     pub(super) reads: bool,
     /// It is about the session's prepared statements as SQL knows them, and may be given those.
     pub(super) shows: bool,
+    /// It has an EXECUTE or PREPARE of one of them, and may be given that under its name.
+    pub(super) runs_named: bool,
+    /// Names that the backend was given for it.
+    pub(super) lent: Vec<Box<[u8]>>,
     /// It has a DEALLOCATE of one name, and may be given something of that name.
     pub(super) deallocates: bool,
     /// A statement in it ends a transaction.
@@ -120,6 +124,8 @@ impl Run {
             may_leave: false,
             reads,
             shows: may_be_given && session.is_about_statements(summary),
+            runs_named: may_be_given && summary.effects.intersects(Effects::EXECUTE | Effects::PREPARE),
+            lent: Vec::new(),
             deallocates: may_be_given && summary.effects.contains(Effects::DEALLOCATE),
             ends_transaction: summary.ends_transaction,
             alone: summary.runs <= 1

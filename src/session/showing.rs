@@ -1,13 +1,14 @@
-//! Prepared statements as SQL knows them: for a batch that reads `pg_prepared_statements`, or runs by EXECUTE what Parse prepared, the
-//! backend is given the session's prepared statements under the session's own names, in place of those that it has for all. And
-//! DEALLOCATE of one of them, for which the backend is given something of that name.
+//! Prepared statements as SQL knows them: for a batch that reads `pg_prepared_statements` the backend is given the session's prepared
+//! statements under the session's own names, in place of those that it has for all; for EXECUTE, PREPARE or DEALLOCATE of a name that came
+//! by Parse, what has that name.
 
 use super::Session;
 use super::answer::{Kind, Owed};
 use super::batch::{Item, Summary};
+use super::run::{Outcome, Run};
 use super::statements::{self, Names, Portable};
 use super::translate::Translation;
-use crate::sql::Effects;
+use crate::sql::{Effects, Verdict};
 use crate::wire::build;
 use crate::wire::parts::Parse;
 use crate::wire::tags::frontend as tag;
@@ -17,20 +18,81 @@ const NO_TYPES: &[u8] = b"\0\0";
 
 /// The names that a backend was given, to be taken away behind the batch.
 #[derive(Debug)]
-pub(super) struct Shown(Vec<Box<[u8]>>);
+pub(super) struct Shown(pub(super) Vec<Box<[u8]>>);
 
 impl Session {
-    /// Whether the batch is about statements that Parse prepared, by the names that the session gave them.
+    /// Whether the batch is about all the statements that Parse prepared, by the names that the session gave them.
     pub(super) fn is_about_statements(&self, summary: &Summary) -> bool {
-        if summary.effects.contains(Effects::SHOWS_STATEMENTS) {
-            return true;
+        let named = summary.only.as_ref().is_some_and(|only| only.object.is_some());
+        summary.effects.contains(Effects::SHOWS_STATEMENTS)
+            // One string with several: none of them may have the name of one that PREPARE made.
+            || summary.effects.intersects(Effects::EXECUTE | Effects::PREPARE)
+                && !named
+                && self.names.len() > 0
+                && !self.pins.holds(Effects::PREPARE)
+    }
+
+    /// Gives the backend what the batch runs by EXECUTE, under the session's name for it, in a round trip before it: its error would be the
+    /// client's. An outcome when the batch doesn't go on.
+    pub(super) async fn lend_named(
+        &mut self,
+        bytes: &[u8],
+        items: &[Item],
+        run: &mut Run,
+    ) -> Option<Outcome> {
+        let verdicts = items.iter().filter_map(|item| item.verdict.as_ref());
+        let by_name = verdicts.filter(|of| of.effects.intersects(Effects::EXECUTE | Effects::PREPARE));
+        let mut named: Vec<_> = by_name.filter_map(|verdict| verdict.object.clone()).collect();
+        named.retain(|name| self.names.find(name).is_some() && !statements::may_be_shared(name));
+        if run.shows || named.is_empty() || !is_whole(bytes, items) {
+            return None;
         }
-        summary.effects.intersects(Effects::EXECUTE | Effects::PREPARE)
-            && match summary.only.as_ref().and_then(|only| only.object.as_deref()) {
-                Some(name) => self.names.find(name).is_some(),
-                // More than one: none of them may have the name of one that PREPARE made.
-                None => self.names.len() > 0 && !self.pins.holds(Effects::PREPARE),
+        for name in &named {
+            let (statement, _) = self.names.find(name)?;
+            // One of SQL's PREPARE may have the name.
+            build::close_statement(&mut self.to_backend, name);
+            self.answer.expect(Owed::hidden(Kind::Close));
+            build::parse(&mut self.to_backend, name, &statement.sql, &statement.types);
+            self.answer.expect(Owed::hidden(Kind::Parse));
+        }
+        build::empty(&mut self.to_backend, tag::SYNC);
+        self.answer.expect(Owed::hidden(Kind::Sync));
+        match self.relay(run).await {
+            Outcome::Settled => {}
+            other => return Some(other),
+        }
+        run.lent = named;
+        if run.failed {
+            // The client has its error, and there is only the end of the batch left to answer.
+            self.skipping = true;
+            if let (Some(tag::QUERY), Some(lease)) = (items.last().map(|item| bytes[item.start]), &self.lease)
+            {
+                let status = lease.status;
+                run.ready = true;
+                self.transaction_is(status, run);
+                build::ready_for_query(&mut self.to_client, status);
+                return Some(Outcome::Settled);
             }
+        }
+        None
+    }
+
+    /// Takes up what a statement did that came by Parse and was run by EXECUTE; of several in one string, what any may have done.
+    pub(super) fn take_up_executed(&mut self, executed: &Verdict, rolled_back: bool) {
+        let known = match executed.object.as_deref() {
+            Some(name) => self.names.find(name).map(|(of, _)| self.verdict_of(of)).into_iter().collect(),
+            None => self.names.statements().map(|of| self.verdict_of(of)).collect::<Vec<_>>(),
+        };
+        for verdict in known {
+            if executed.object.is_some() && !verdict.effects.contains(Effects::EXECUTE) {
+                self.completed(&verdict, rolled_back);
+                continue;
+            }
+            self.pins.take_up(verdict.effects);
+            if !verdict.settings.is_empty() {
+                self.pins.pin_settings();
+            }
+        }
     }
 }
 

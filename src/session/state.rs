@@ -90,6 +90,9 @@ impl Session {
             self.note_write();
         }
         let effects = verdict.effects;
+        if effects.contains(Effects::EXECUTE) {
+            self.take_up_executed(verdict, rolled_back);
+        }
         if let Some(name) = verdict.object.as_deref().filter(|_| effects.contains(Effects::DEALLOCATE)) {
             self.names.remove(name);
         }
@@ -111,15 +114,22 @@ impl Session {
         // What is temporary is this session's own, which is pinned to it.
         self.changed_catalog |= effects.contains(Effects::DDL)
             && !(verdict.statements == 1 && effects.contains(Effects::TEMP_OBJECT));
-        match &verdict.transaction {
-            Some(TransactionVerb::Savepoint(name)) => {
+        if let Some(verb) = &verdict.transaction {
+            self.divided(verb, rolled_back);
+        }
+    }
+
+    /// Takes up what begins, ends or divides a transaction.
+    fn divided(&mut self, verb: &TransactionVerb, rolled_back: bool) {
+        match verb {
+            TransactionVerb::Savepoint(name) => {
                 let now = Arc::clone(&self.settings);
                 if let Tx::Open { savepoints, .. } = &mut self.tx {
                     savepoints.push((name.clone(), now));
                 }
             }
-            Some(TransactionVerb::RollbackTo(name)) => self.rolled_back_to(name),
-            Some(TransactionVerb::Release(name)) => {
+            TransactionVerb::RollbackTo(name) => self.rolled_back_to(name),
+            TransactionVerb::Release(name) => {
                 if let Tx::Open { savepoints, .. } = &mut self.tx
                     && let Some(at) = savepoints.iter().rposition(|(of, _)| of == name)
                 {
@@ -127,7 +137,7 @@ impl Session {
                 }
             }
             // Other statements of the same batch may follow, so that it is over here and not at ReadyForQuery.
-            Some(TransactionVerb::Commit { .. } | TransactionVerb::Rollback { .. }) => {
+            TransactionVerb::Commit { .. } | TransactionVerb::Rollback { .. } => {
                 let now = Arc::clone(&self.settings);
                 if let Tx::Open { before, savepoints, .. } = &mut self.tx {
                     savepoints.clear();
@@ -139,7 +149,7 @@ impl Session {
                     }
                 }
             }
-            Some(TransactionVerb::Begin(_)) if !self.in_open_transaction() => {
+            TransactionVerb::Begin(_) if !self.in_open_transaction() => {
                 self.tx = Tx::open(Arc::clone(&self.settings));
             }
             _ => {}

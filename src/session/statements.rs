@@ -173,6 +173,11 @@ impl Names {
         }
     }
 
+    /// The statements of all of them.
+    pub(super) fn statements(&self) -> impl Iterator<Item = &Rc<Statement>> {
+        self.by_name.values().map(|named| &named.statement)
+    }
+
     /// All of them.
     pub(super) fn all(&self) -> Vec<Portable> {
         let all = self.by_name.iter();

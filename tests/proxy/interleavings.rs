@@ -379,5 +379,14 @@ fn compare(twins: &mut Twins, step: &Step, at: usize, history: &mut String) {
             answer.retain(|line| ["Z ", "C ", "told"].iter().any(|kind| line.starts_with(kind)));
         }
     }
+    // One that can't be planned any more is refused before its parameters are told, where the backend has to parse it first.
+    let refused = |lines: &[String], at: usize| {
+        lines[at].starts_with("t ") && lines.get(at + 1).is_some_and(|next| next.starts_with("E "))
+    };
+    for answer in [&mut direct, &mut through] {
+        let kept =
+            (0..answer.len()).filter(|at| !refused(answer, *at)).map(|at| answer[at].clone()).collect();
+        *answer = kept;
+    }
     assert!(through == direct, "through the proxy: {:#?}\ndirectly: {:#?}", all.0, all.1);
 }

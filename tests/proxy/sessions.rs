@@ -234,9 +234,33 @@ fn execute_runs_what_was_parsed() {
             assert_eq!(session.say("BEGIN; EXECUTE plus(5); COMMIT;"), (*n + 5).to_string());
         }
     }
-    let [(_, mut session), _] = sessions;
+    let [(_, mut session), (_, idle)] = sessions;
     assert_eq!(session.say("PREPARE own AS SELECT 7; EXECUTE own; EXECUTE plus(6);"), "7\n16");
     assert_eq!(session.say("EXECUTE own;"), "7");
+    drop((session, idle));
+    // What it does counts as if it had been run by itself.
+    let mut session = Psql::start(&world.status, proxy.port);
+    assert_eq!(session.say("SET application_name = 'parsed' \\parse sets"), "");
+    assert_eq!(session.say("SELECT pg_advisory_lock(771001) \\parse locks"), "");
+    for _ in 0..2 {
+        assert_eq!(session.say("EXECUTE sets;"), "");
+        assert_eq!(session.say("SHOW application_name;"), "parsed");
+        assert_eq!(session.say("RESET application_name;"), "");
+    }
+    assert_eq!(session.say("EXECUTE locks;"), "");
+    assert!(proxy.get("/sessions").contains("\"pinned\":1"), "{}", proxy.get("/sessions"));
+    assert_eq!(session.say("DEALLOCATE locks;"), "");
+    assert!(session.say("EXECUTE locks;").contains("26000"));
+    // The error is the statement's own where it can't be planned any more.
+    assert_eq!(session.say("CREATE TABLE gone (n int);"), "");
+    assert_eq!(session.say("SELECT n FROM gone \\parse gone"), "");
+    assert_eq!(session.say("DROP TABLE gone;"), "");
+    let said = session.say("EXECUTE gone;");
+    assert!(said.contains("42P01"), "{said}");
+    assert_eq!(session.say("BEGIN;"), "");
+    assert!(session.say("EXECUTE gone;").contains("42P01"));
+    assert!(session.say("SELECT 1;").contains("25P02"));
+    assert_eq!(session.say("ROLLBACK; SELECT 2;"), "2");
     proxy.assert_healthy();
 }
 
