@@ -121,6 +121,9 @@ impl Session {
     }
 
     fn poll_relay(&mut self, cx: &mut Context<'_>, run: &mut Run) -> Poll<Outcome> {
+        if self.owes_copy_rest(run) {
+            return self.poll_copy_rest(cx, run);
+        }
         if let Some(outcome) = self.orders(run) {
             return Poll::Ready(outcome);
         }
@@ -130,6 +133,7 @@ impl Session {
                 return Poll::Ready(Outcome::Lost(loss));
             }
             let blocked = match self.poll_answer(cx, run) {
+                Poll::Ready(Ok(())) if self.owes_copy_rest(run) => return self.poll_copy_rest(cx, run),
                 Poll::Ready(Ok(())) => return Poll::Ready(Outcome::Settled),
                 Poll::Ready(Err(Refused::Client)) => return Poll::Ready(Outcome::ClientGone),
                 Poll::Ready(Err(Refused::Backend(loss))) => return Poll::Ready(Outcome::Lost(loss)),
@@ -180,7 +184,7 @@ impl Session {
     }
 
     /// Writes what the backend is to get.
-    fn poll_flush_backend(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Loss>> {
+    pub(super) fn poll_flush_backend(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Loss>> {
         let Some(lease) = self.lease.as_mut() else { return Poll::Ready(Err(Loss::Closed)) };
         let stream = &mut lease.backend.stream;
         ready!(stream.poll_write_rest(cx, &self.to_backend, &mut self.backend_at))

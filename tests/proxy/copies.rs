@@ -213,3 +213,34 @@ fn errors_and_notices_come_as_they_are() {
     });
     world.proxy.assert_healthy();
 }
+
+#[test]
+fn a_copy_that_fails_in_the_middle_of_a_message_leaves_its_backend_in_step() {
+    let world = World::shared();
+    let mut raw = Raw::log_in(world.proxy.port, "app", "app", world.status.app_password.reveal());
+    for setup in ["", "BEGIN", "CREATE TEMP TABLE pinned (id int)"] {
+        raw.send(&query(setup));
+        raw.until_ready();
+        raw.send(&query("CREATE TABLE IF NOT EXISTS cut_short (id int)"));
+        raw.until_ready();
+        for size in [9, 1_000, 300_000] {
+            raw.send(&query("COPY cut_short FROM STDIN"));
+            assert_eq!(raw.receive().expect("an answer").0, b'G');
+            let data = frame(b'd', &vec![b'1'; size]);
+            // The row that fails it, and of the next message all but a part.
+            let (first, rest) = data.split_at(data.len() - 4);
+            raw.send(&[&frame(b'd', b"nonsense\n")[..], first].concat());
+            assert_eq!(raw.tags(), "EZ");
+            raw.send(&[rest, &frame(b'd', b"2\n"), &frame(b'c', b"")].concat());
+            raw.send(&query("ROLLBACK TO nothing"));
+            assert_eq!(raw.tags(), "EZ");
+            raw.send(&query("ROLLBACK"));
+            raw.until_ready();
+            raw.send(&query("SELECT 1"));
+            assert_eq!(raw.tags(), "TDCZ");
+            raw.send(&query("CREATE TABLE IF NOT EXISTS cut_short (id int)"));
+            raw.until_ready();
+        }
+    }
+    world.proxy.assert_healthy();
+}
