@@ -28,7 +28,8 @@ pub(super) async fn open(
     let login = Login {
         credentials: &credentials,
         database: &identity.database,
-        parameters: &[("application_name", "pg-ha-proxy")],
+        // No application_name: it would be in place of what the role or the database sets, and what RESET goes back to.
+        parameters: &[],
     };
     let connected =
         backend::connect(&server(worker, member, &tls), &login).await.map_err(|error| refusal(&error))?;

@@ -65,6 +65,12 @@ fn settings_of_the_startup_packet_hold() {
         client.batch_execute("SET work_mem = '14MB'").await.unwrap();
         client.batch_execute("RESET work_mem").await.unwrap();
         assert_eq!(one(&client, "SHOW work_mem").await, "13MB");
+        // Who gives no name has none, whatever the backend had before.
+        let nameless = connect(&world.status, &world.proxy).await;
+        for sql in ["SELECT 1", "SET application_name = 'second name'; RESET application_name", "RESET ALL"] {
+            nameless.batch_execute(sql).await.unwrap();
+            assert_eq!(one(&nameless, "SHOW application_name").await, "");
+        }
     });
     world.proxy.assert_healthy();
 }
