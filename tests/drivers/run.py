@@ -19,10 +19,10 @@ WAYS = ("direct", "proxy")
 
 
 class Roomy(Member):
-    """With room for the prepared transactions that these suites make."""
+    """With room for the prepared transactions that these suites make, and WAL that can be decoded."""
 
     def settings(self):
-        return dict(super().settings(), max_prepared_transactions=20)
+        return dict(super().settings(), max_prepared_transactions=20, wal_level="logical")
 
 
 class Servers(Cluster):

@@ -10,6 +10,7 @@ import sys
 import xml.etree.ElementTree as xml
 
 import clients
+import java
 
 HERE = pathlib.Path(__file__).resolve().parent
 # Django's tests that have most to do with the database.
@@ -31,7 +32,7 @@ DJANGO_WANTS = """CREATE COLLATION IF NOT EXISTS "sv-x-icu" (provider = libc, lo
 
 @dataclasses.dataclass
 class Suite:
-    """One suite of tests. `runner` says how its tests are called: "pytest", "django" or "clients"."""
+    """One suite of tests. `runner` says how its tests are called: "pytest", "django", "clients" or "junit"."""
 
     name: str
     package: str
@@ -70,6 +71,7 @@ SUITES = [
     sqlalchemy("asyncpg", *DIALECT),
     Suite("libpq_pipeline", "postgresql-18", [], runner="clients"),
     Suite("ecpg", "postgresql-18", [], runner="clients", prepare=clients.ECPG_PREPARE),
+    Suite("jdbc", "", [], runner="junit", database="jdbc_test"),
 ]
 
 
@@ -94,6 +96,8 @@ def fetch(folder, python, suite, tools):
     """The suite's source distribution, unpacked; fetched if it isn't there yet. `tools` has the pg_config that psycopg2 asks for."""
     if suite.runner == "clients":
         return clients.build(folder, suite.name, tools)
+    if suite.runner == "junit":
+        return java.fetch(folder)
     target = folder / "sources" / f"{suite.package}-{version(suite.package)}"
     if not target.is_dir():
         fresh = target.with_name(target.name + ".new")
@@ -114,6 +118,8 @@ def run(suite, python, source, port, password, kept):
     if suite.runner == "clients":
         clients.run(suite.name, source, port, password, kept)
         return
+    if suite.runner == "junit":
+        return java.run(suite, source, port, password, kept)
     work = kept / suite.name
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(source / suite.part, work / suite.part if suite.part != "." else work)
@@ -134,6 +140,8 @@ def run(suite, python, source, port, password, kept):
 
 def outcomes(suite, kept):
     """Test to Outcome, of the last run."""
+    if suite.runner == "junit":
+        return {test: Outcome(*told) for test, told in java.outcomes(suite, kept).items()}
     if suite.runner != "pytest":
         path = kept / f"{suite.name}.json"
         return {test: Outcome(*told) for test, told in json.loads(path.read_text()).items()} if path.exists() else {}

@@ -38,14 +38,15 @@ def download(folder, package):
     raise SystemExit(f"sources: Debian's source package {package} can't be had from any of {', '.join(SUITES)}")
 
 
-def prepare(state, suite):
+def prepare(state, suite, kind="deb-src"):
+    """The options by which apt-get has lists of its own below `state`, of sources or, as "deb", of packages."""
     (state / "lists/partial").mkdir(parents=True, exist_ok=True)
     (state / "cache/archives/partial").mkdir(parents=True, exist_ok=True)
     options = [f"-oDir::Etc::SourceList={state}/sources.list", "-oDir::Etc::SourceParts=/dev/null",
                f"-oDir::State::Lists={state}/lists", f"-oDir::Cache={state}/cache",
                "-oAcquire::Check-Valid-Until=false", "-oAPT::Sandbox::User=root"]
     if not (state / "sources.list").exists():
-        (state / "sources.list").write_text(f"deb-src [signed-by={KEYRING}] {mirror()} {suite} main\n")
+        (state / "sources.list").write_text(f"{kind} [signed-by={KEYRING}] {mirror()} {suite} main\n")
         subprocess.run(["apt-get", *options, "update"], capture_output=True, check=True)
     return options
 
