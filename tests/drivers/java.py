@@ -11,7 +11,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as xml
 
-import sources
+import debian
 
 HERE = pathlib.Path(__file__).resolve().parent
 PACKAGES = """libpostgresql-jdbc-java junit5 libapiguardian-java libopentest4j-java libopentest4j-reporting-java libpicocli-java
@@ -33,13 +33,13 @@ def fetch(folder):
     fresh = target.with_name("java.new")
     shutil.rmtree(fresh, ignore_errors=True)
     (fresh / "packages").mkdir(parents=True)
-    for suite in sources.SUITES:
-        options = sources.prepare(folder / "apt" / f"{suite}-binary", suite, "deb")
+    for suite in debian.SUITES:
+        options = debian.prepare(folder / "apt" / suite, suite)
         command = ["apt-get", *options, "download", *PACKAGES]
         if subprocess.run(command, cwd=fresh / "packages", capture_output=True).returncode == 0:
             break
     else:
-        raise SystemExit(f"drivers: Debian's {' '.join(PACKAGES)} can't be had from any of {', '.join(sources.SUITES)}")
+        raise SystemExit(f"drivers: Debian's {' '.join(PACKAGES)} can't be had from any of {', '.join(debian.SUITES)}")
     for package in (fresh / "packages").glob("*.deb"):
         print(f"drivers: {package.name} from {suite}", flush=True)
         subprocess.run(["dpkg-deb", "-x", package, fresh / "unpacked"], check=True)

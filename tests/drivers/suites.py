@@ -10,7 +10,11 @@ import sys
 import xml.etree.ElementTree as xml
 
 import clients
+import golang
 import java
+import native
+import perl
+import rust
 
 HERE = pathlib.Path(__file__).resolve().parent
 # Django's tests that have most to do with the database.
@@ -32,7 +36,7 @@ DJANGO_WANTS = """CREATE COLLATION IF NOT EXISTS "sv-x-icu" (provider = libc, lo
 
 @dataclasses.dataclass
 class Suite:
-    """One suite of tests. `runner` says how its tests are called: "pytest", "django", "clients" or "junit"."""
+    """One suite of tests. `runner` says how its tests are called: "pytest", "django", "clients", "junit" or "native"."""
 
     name: str
     package: str
@@ -72,6 +76,7 @@ SUITES = [
     Suite("libpq_pipeline", "postgresql-18", [], runner="clients"),
     Suite("ecpg", "postgresql-18", [], runner="clients", prepare=clients.ECPG_PREPARE),
     Suite("jdbc", "", [], runner="junit", database="jdbc_test"),
+    *rust.SUITES, *golang.SUITES, *perl.SUITES,
 ]
 
 
@@ -98,6 +103,8 @@ def fetch(folder, python, suite, tools):
         return clients.build(folder, suite.name, tools)
     if suite.runner == "junit":
         return java.fetch(folder)
+    if suite.runner == "native":
+        return suite.fetch(folder, tools.parent.parent)
     target = folder / "sources" / f"{suite.package}-{version(suite.package)}"
     if not target.is_dir():
         fresh = target.with_name(target.name + ".new")
@@ -120,6 +127,8 @@ def run(suite, python, source, port, password, kept):
         return
     if suite.runner == "junit":
         return java.run(suite, source, port, password, kept)
+    if suite.runner == "native":
+        return native.run(suite, source, port, password, kept)
     work = kept / suite.name
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(source / suite.part, work / suite.part if suite.part != "." else work)
