@@ -25,7 +25,7 @@ use crate::client::{Accepted, CancelEntry, RoleGuard};
 use crate::net::Stream;
 use crate::sql::{Class, Encoding, Lexing};
 use crate::wire::build::{self, Severity};
-use crate::wire::startup::Replication;
+use crate::wire::startup::{self, Replication};
 use crate::wire::tags::backend as tag;
 use crate::wire::{SqlState, TxStatus};
 
@@ -195,6 +195,7 @@ impl Session {
     pub(super) fn tell_greeting(&mut self, login: &Login, parameters: &Parameters) {
         let mut out = self.worker.buffer();
         out.extend_from_slice(&login.greeting);
+        notice_cut_names(&mut out, &login.parameters);
         for (name, value) in parameters.iter() {
             build::parameter_status(&mut out, name, value);
         }
@@ -294,6 +295,22 @@ pub(super) fn lexing(parameters: &Parameters) -> Lexing {
     Lexing {
         standard_conforming_strings: parameters.value(b"standard_conforming_strings") != Some(b"off"),
         encoding: encoding.map_or(Encoding::AsciiSafe, Encoding::of),
+    }
+}
+
+/// What a server says of an `application_name` in the startup packet that it cuts, unless the packet asks for no notices.
+fn notice_cut_names(out: &mut Vec<u8>, parameters: &[(String, String)]) {
+    let is = |given: &str, name: &str| given.eq_ignore_ascii_case(name);
+    let quiet = |value: &str| ["warning", "error"].iter().any(|level| is(value, level));
+    if parameters.iter().any(|(name, value)| is(name, "client_min_messages") && quiet(value)) {
+        return;
+    }
+    for (_, value) in parameters.iter().filter(|(name, _)| is(name, "application_name")) {
+        let kept = startup::cut_name(value);
+        if kept.len() < value.len() {
+            let message = format!("identifier \"{value}\" will be truncated to \"{kept}\"");
+            build::error(out, Severity::Notice, SqlState::NAME_TOO_LONG, &message, None, None);
+        }
     }
 }
 

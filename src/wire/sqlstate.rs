@@ -37,6 +37,8 @@ states! {
     IN_FAILED_SQL_TRANSACTION = b"25P02";
     /// invalid_sql_statement_name.
     INVALID_STATEMENT_NAME = b"26000";
+    /// name_too_long: of a notice.
+    NAME_TOO_LONG = b"42622";
     /// invalid_authorization_specification.
     INVALID_AUTHORIZATION = b"28000";
     /// invalid_password.

@@ -116,6 +116,12 @@ impl Opening {
     }
 }
 
+/// As much of a name as a server keeps: up to 63 bytes, and no part of a character.
+pub fn cut_name(name: &str) -> &str {
+    let end = (0..=MAX_NAME_LEN.min(name.len())).rev().find(|at| name.is_char_boundary(*at));
+    &name[..end.unwrap_or_default()]
+}
+
 impl Startup {
     /// The minor version to speak.
     pub fn negotiated_minor(&self) -> u16 {
@@ -152,8 +158,7 @@ impl Startup {
             startup.database.clone_from(&startup.user);
         }
         for name in [&mut startup.user, &mut startup.database] {
-            let end = (0..=MAX_NAME_LEN.min(name.len())).rev().find(|at| name.is_char_boundary(*at));
-            name.truncate(end.unwrap_or_default());
+            name.truncate(cut_name(name).len());
         }
         startup.parameters.splice(0..0, options.settings);
         Ok(startup)

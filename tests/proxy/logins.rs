@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::{AsyncMessage, Config, NoTls};
 
 use crate::support::{Proxy, World, application, block_on, connect_as, leader, on_leader, one, told};
 
@@ -71,6 +71,46 @@ fn refusals_have_the_words_of_postgresql() {
         // After all that the same user comes in.
         let client = connect_as(&application(&world.status, world.proxy.port)).await;
         assert_eq!(one(&client, "SELECT current_user").await, "app");
+    });
+    world.proxy.assert_healthy();
+}
+
+/// The notices of a login, as SQLSTATE and words.
+async fn notices(config: &Config) -> Vec<String> {
+    let (client, mut connection) = config.connect(NoTls).await.unwrap();
+    drop(client);
+    let mut told = Vec::new();
+    while let Some(message) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+        if let AsyncMessage::Notice(notice) = message.unwrap() {
+            told.push(format!("{} {} {}", notice.severity(), notice.code().code(), notice.message()));
+        }
+    }
+    told
+}
+
+#[test]
+fn a_name_that_is_cut_is_told_of_at_login() {
+    let world = World::shared();
+    let name = |options: &str, name: &str, port| {
+        let mut config = application(&world.status, port);
+        config.options(options).application_name(name);
+        config
+    };
+    let (long, wide) = ("x".repeat(65), format!("x{}", "é".repeat(32)));
+    let cases =
+        [("", &*long, 1), ("", &wide, 1), ("", &long[..63], 0), ("-c client_min_messages=warning", &long, 0)];
+    block_on(async {
+        for (options, given, count) in cases {
+            let direct = notices(&name(options, given, leader(&world.status).direct_port)).await;
+            assert_eq!(direct.len(), count, "{direct:?}");
+            for _ in 0..2 {
+                assert_eq!(
+                    notices(&name(options, given, world.proxy.port)).await,
+                    direct,
+                    "{options} {given}"
+                );
+            }
+        }
     });
     world.proxy.assert_healthy();
 }
