@@ -58,9 +58,10 @@ def run(suite, source, port, password, kept):
     found, end = {}, time.monotonic() + SUITE_SECONDS
     with open(kept / f"{suite.name}.log", "w") as log:
         for case in suite.cases(source, environment):
-            left = min(case.seconds, end - time.monotonic())
+            begun = time.monotonic()
+            left = min(case.seconds, end - begun)
             printed, code = call(case, environment, left) if left > 0 else ("the suite took too long", None)
-            log.write(f"=== {case.name}: {code}\n{printed}\n")
+            log.write(f"=== {case.name}: {code} after {time.monotonic() - begun:.1f} s\n{printed}\n")
             found |= suite.read(case, printed, code) or {case.name: ("failed", printed)}
     (kept / f"{suite.name}.json").write_text(json.dumps(found))
 

@@ -52,7 +52,7 @@ class Crate(native.Suite):
         root = target / self.root
         for file in (target / name for name in self.files):
             text = file.read_text()
-            text = re.sub(r'"[^"]*port=5433[^"]*"', r"&crate::here::place(\g<0>)", text)
+            text = re.sub(r'"[^"]*port=(?:5432,)?5433[^"]*"', r"&crate::here::place(\g<0>)", text)
             text = text.replace('"127.0.0.1:5433"', 'crate::here::place("127.0.0.1:5433")')
             text = text.replace("= s.parse::<Config>()", "= crate::here::place(s).parse::<Config>()")
             file.write_text(text)
