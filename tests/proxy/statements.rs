@@ -312,6 +312,42 @@ fn a_name_that_no_parse_gave_means_what_it_does_directly() {
 }
 
 #[test]
+fn deallocate_takes_away_what_was_parsed() {
+    let world = World::shared();
+    let proxy = Proxy::start(&world.status, "pool.size = 1\nlisten.workers = 1");
+    let log_in = || Raw::log_in(proxy.port, "app", "app", world.status.app_password.reveal());
+    let (mut a, mut b) = (log_in(), log_in());
+    for raw in [&mut a, &mut b] {
+        raw.send(&[parse("same", "SELECT 'shared'"), bind("same"), execute(), sync()].concat());
+        assert_eq!(values(&raw.until_ready()), ["shared"]);
+    }
+    let deallocate = [parse("", "DEALLOCATE PREPARE same"), bind(""), execute(), sync()].concat();
+    for (taken, tags) in [(query("DEALLOCATE same"), "CZ"), (deallocate, "12CZ")] {
+        a.send(&taken);
+        assert_eq!(a.tags(), tags);
+        a.send(&[bind("same"), sync()].concat());
+        assert_eq!(a.tags(), "EZ");
+        a.send(&query("DEALLOCATE same"));
+        assert_eq!(a.tags(), "EZ");
+        // The other session has it still, and its name is free.
+        b.send(&[bind("same"), execute(), sync()].concat());
+        assert_eq!(values(&b.until_ready()), ["shared"]);
+        a.send(&[parse("same", "SELECT 'anew'"), bind("same"), execute(), sync()].concat());
+        assert_eq!(values(&a.until_ready()), ["anew"]);
+    }
+    // In a failed transaction it is refused and nothing is taken away.
+    for (sql, tags) in
+        [("BEGIN", "CZ"), ("SELECT 1 FROM nowhere", "EZ"), ("DEALLOCATE same", "EZ"), ("ROLLBACK", "CZ")]
+    {
+        a.send(&query(sql));
+        assert_eq!(a.tags(), tags, "{sql}");
+    }
+    a.send(&[bind("same"), execute(), sync()].concat());
+    assert_eq!(values(&a.until_ready()), ["anew"]);
+    proxy.assert_healthy();
+}
+
+#[test]
 fn many_sessions_share_few_backends_and_mix_up_nothing() {
     let world = World::shared();
     let proxy = Proxy::start(&world.status, "pool.size = 2");
