@@ -25,9 +25,6 @@ fn reads_and_searches_are_spread_and_writes_reach_the_leader() {
          INSERT INTO spread SELECT n, ARRAY[n, n + 1, n + 2]::real[]::vector FROM generate_series(1, 50) n;",
     );
     block_on(world.replicas_catch_up());
-    for member in &world.status.members {
-        direct(&world.status, member, &world.status.app, "SELECT pg_stat_statements_reset()");
-    }
     // In one session any replica is right only where reads may go back, and then they alternate.
     let reads: String = std::iter::once("SET pgha.consistency = 'eventual';\n".to_owned())
         .chain((1..=50).map(|n| format!("SELECT id FROM spread WHERE id = {n};\n")))
@@ -101,9 +98,6 @@ fn read_only_transactions_run_on_a_replica() {
     );
     block_on(async {
         world.replicas_catch_up().await;
-        for member in &world.status.members {
-            direct(&world.status, member, &world.status.app, "SELECT pg_stat_statements_reset()");
-        }
         let client = connect(&world.status, &proxy).await;
         // What was read on the primary may be read on a replica at once.
         client.batch_execute("SET pgha.consistency = 'eventual'").await.unwrap();
