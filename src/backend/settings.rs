@@ -9,6 +9,17 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
+/// Lists whose parts are names (`GUC_LIST_QUOTE`; no module's may be one): SET would take a text with several for a single name. All others are
+/// set by SET, which takes no snapshot: a transaction's isolation level may still be chosen behind it.
+const LISTS_OF_NAMES: [&str; 6] = [
+    "search_path",
+    "temp_tablespaces",
+    "local_preload_libraries",
+    "session_preload_libraries",
+    "shared_preload_libraries",
+    "unix_socket_directories",
+];
+
 /// Settings that differ from those of a fresh login. Compared by fingerprint first, in full when that agrees.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
@@ -23,8 +34,18 @@ impl Settings {
     pub fn from_startup<'a>(parameters: impl IntoIterator<Item = (&'a str, &'a str)>) -> Arc<Self> {
         let mut settings = Self::default();
         for (name, value) in parameters {
-            let sql = format!("SELECT pg_catalog.set_config({}, {}, false)", literal(name), literal(value));
-            settings.statements.insert(name.to_ascii_lowercase().into(), sql.into_bytes().into());
+            let folded = name.to_ascii_lowercase();
+            let sql = if LISTS_OF_NAMES.contains(&&*folded) {
+                format!("SELECT pg_catalog.set_config({}, {}, false)", literal(name), literal(value))
+                    .into_bytes()
+            } else {
+                let mut sql = b"SET ".to_vec();
+                push_name(&mut sql, &folded);
+                sql.extend_from_slice(b" TO ");
+                sql.extend_from_slice(literal(value).as_bytes());
+                sql
+            };
+            settings.statements.insert(folded.into(), sql.into());
         }
         settings.renew_fingerprint();
         Arc::new(settings)
@@ -319,10 +340,7 @@ mod tests {
             settings.statement("search_path"),
             Some(&b"SELECT pg_catalog.set_config('search_path', 'it''s', false)"[..])
         );
-        assert_eq!(
-            settings.statement("application_name"),
-            Some(&b"SELECT pg_catalog.set_config('application_name',  E'a\\\\b', false)"[..])
-        );
+        assert_eq!(settings.statement("application_name"), Some(&b"SET application_name TO  E'a\\\\b'"[..]));
         assert_eq!(settings.value("search_path"), Some(&b"it''s"[..]));
         settings.set("pgha.route", b"'primary'");
         assert_eq!(settings.value("pgha.route"), Some(&b"primary"[..]));

@@ -105,6 +105,25 @@ fn serializable_by_default_belongs_to_the_primary() {
     world.proxy.assert_healthy();
 }
 
+/// What the proxy puts in front of a statement takes no snapshot: the isolation level may be chosen up to the first query.
+#[test]
+fn a_setting_that_goes_back_is_no_query() {
+    let world = World::shared();
+    block_on(async {
+        let mut config = application(&world.status, world.proxy.port);
+        config.application_name("first");
+        let client = connect_as(&config).await;
+        client.batch_execute("BEGIN").await.unwrap();
+        client.batch_execute("SET application_name = 'second'").await.unwrap();
+        client.batch_execute("RESET application_name").await.unwrap();
+        client.batch_execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await.unwrap();
+        assert_eq!(one(&client, "SHOW transaction_isolation").await, "repeatable read");
+        assert_eq!(one(&client, "SHOW application_name").await, "first");
+        client.batch_execute("COMMIT").await.unwrap();
+    });
+    world.proxy.assert_healthy();
+}
+
 #[test]
 fn a_client_that_goes_leaves_no_open_transaction() {
     let world = World::shared();
