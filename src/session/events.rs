@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::Session;
-use super::answer::Event;
+use super::answer::{Event, Owed};
 use super::leaving;
 use super::loss::Loss;
 use super::run::{Copying, Rerun, Run};
 use super::state::Tx;
 use super::translate;
+use crate::sql::{TransactionVerb, Verdict};
 use crate::wire::parts::ErrorFields;
 use crate::wire::tags::backend as tag;
 use crate::wire::{SqlState, TxStatus, build};
@@ -52,30 +53,11 @@ impl Session {
                     && let Some(verdict) = owed.and_then(|owed| owed.verdict)
                 {
                     self.completed(&verdict, run.rolled_back);
+                    self.ended_implicitly(&verdict, run);
                 }
                 Ok(!hidden && run.rerun.is_none())
             }
-            Event::Ready { status, owed } => {
-                if let Some(lease) = self.lease.as_mut() {
-                    lease.status = status;
-                }
-                if owed.hidden {
-                    if status == TxStatus::Open && !self.in_open_transaction() {
-                        self.tx = Tx::open(Arc::clone(&run.settings));
-                    }
-                    return Ok(false);
-                }
-                if run.rerun.is_some() {
-                    return Ok(false);
-                }
-                run.ready = true;
-                if let Some(verdict) = owed.verdict.filter(|_| !run.failed) {
-                    self.completed(&verdict, run.rolled_back);
-                }
-                self.transaction_is(status, run);
-                self.pass_reports(run);
-                Ok(true)
-            }
+            Event::Ready { status, owed } => Ok(self.on_ready(status, owed, run)),
             Event::Notice(fields) => Ok(!is_last_word(fields.state()) && run.rerun.is_none()),
             Event::Notification(body) => Ok(!self.is_own_notification(body)),
             Event::Parameter { name, value } => Ok(self.on_parameter(name, value, run)),
@@ -87,6 +69,45 @@ impl Session {
             }
             Event::CopyBoth => Err(Loss::OutOfStep("replication on a pooled connection".into())),
             Event::Parsed => Ok(run.rerun.is_none()),
+        }
+    }
+
+    /// Takes up a ReadyForQuery; true to pass it on.
+    fn on_ready(&mut self, status: TxStatus, owed: Owed, run: &mut Run) -> bool {
+        if let Some(lease) = self.lease.as_mut() {
+            lease.status = status;
+        }
+        if owed.hidden {
+            if status == TxStatus::Open && !self.in_open_transaction() {
+                self.tx = Tx::open(Arc::clone(&run.settings));
+            }
+            return false;
+        }
+        if run.rerun.is_some() {
+            return false;
+        }
+        run.ready = true;
+        if let Some(verdict) = owed.verdict.filter(|_| !run.failed) {
+            self.completed(&verdict, run.rolled_back);
+        }
+        self.transaction_is(status, run);
+        self.pass_reports(run);
+        true
+    }
+
+    /// Takes up a COMMIT or ROLLBACK outside of a transaction block: it ends what the batch did before it, whose own transaction goes up to
+    /// its Sync otherwise (documentation, "Pipelining").
+    fn ended_implicitly(&mut self, verdict: &Verdict, run: &mut Run) {
+        if self.in_open_transaction() {
+            return;
+        }
+        match verdict.transaction {
+            Some(TransactionVerb::Commit { .. }) => run.settings = Arc::clone(&self.settings),
+            Some(TransactionVerb::Rollback { .. }) => {
+                self.settings = Arc::clone(&run.settings);
+                self.backend_agrees();
+            }
+            _ => {}
         }
     }
 

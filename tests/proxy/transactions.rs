@@ -1,5 +1,6 @@
 //! Transactions, savepoints, and what a rollback undoes.
 
+use crate::support::raw::{Raw, frame, query};
 use crate::support::{World, application, block_on, connect, connect_as, leader, on_leader, one, told};
 
 #[test]
@@ -102,6 +103,34 @@ fn serializable_by_default_belongs_to_the_primary() {
             }
         }
     });
+    world.proxy.assert_healthy();
+}
+
+/// A COMMIT or ROLLBACK between two Syncs ends what came before it there, also where no BEGIN did.
+#[test]
+fn settings_end_with_the_implicit_transaction() {
+    let world = World::shared();
+    let mut raw = Raw::log_in(world.proxy.port, "app", "app", world.status.app_password.reveal());
+    let sync = frame(b'S', b"");
+    let run = |sql: &str| {
+        let parse = frame(b'P', &[b"\0", sql.as_bytes(), b"\0\0\0"].concat());
+        [parse, frame(b'B', b"\0\0\0\0\0\0\0\0"), frame(b'E', b"\0\0\0\0\0")].concat()
+    };
+    for (statements, value) in [
+        (&["SET work_mem = '5MB'"][..], "5MB"),
+        (&["SET work_mem = '6MB'", "ROLLBACK"], "5MB"),
+        (&["SET work_mem = '6MB'", "ROLLBACK", "SET work_mem = '7MB'"], "7MB"),
+        (&["SET work_mem = '8MB'", "COMMIT", "SET work_mem = '9MB'", "SELECT 1/0"], "8MB"),
+        (&["SET work_mem = '9MB'", "SELECT 1/0"], "8MB"),
+    ] {
+        let batch: Vec<_> = statements.iter().flat_map(|sql| run(sql)).chain(sync.clone()).collect();
+        raw.send(&batch);
+        raw.tags();
+        raw.send(&query("SELECT current_setting('work_mem')"));
+        let shown = raw.until_ready();
+        let row = shown.iter().find(|message| message.0 == b'D').expect("a row");
+        assert!(row.1.ends_with(value.as_bytes()), "{statements:?}: {row:?}");
+    }
     world.proxy.assert_healthy();
 }
 
