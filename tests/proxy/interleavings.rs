@@ -374,14 +374,16 @@ fn compare(twins: &mut Twins, step: &Step, at: usize, history: &mut String) {
     let mut direct = twins.direct.ask(&step.bytes, step.answers);
     let mut through = twins.through.ask(&step.bytes, step.answers);
     let all = (through.clone(), direct.clone());
-    if std::mem::replace(
+    let aborted = std::mem::replace(
         &mut twins.aborted,
         direct.iter().rev().find(|line| line.starts_with('Z')).is_some_and(|line| line == "Z E"),
-    ) {
-        // A backend that doesn't have a statement can't be given it in a failed transaction: another error may come before that.
-        for answer in [&mut direct, &mut through] {
-            answer.retain(|line| ["Z ", "C ", "told"].iter().any(|kind| line.starts_with(kind)));
-        }
+    );
+    // A backend that doesn't have a statement can't be given it in a failed transaction: another error may come before that.
+    for answer in [&mut direct, &mut through] {
+        let failed = answer.iter().position(|line| line == "Z E").map_or(answer.len(), |at| at + 1);
+        let rest = answer.split_off(if aborted { 0 } else { failed });
+        let telling = |line: &String| ["Z ", "C ", "told"].iter().any(|kind| line.starts_with(kind));
+        answer.extend(rest.into_iter().filter(telling));
     }
     // One that can't be planned any more is refused before its parameters are told, where the backend has to parse it first; and of two
     // things that are wrong with a Bind that is the first.
