@@ -414,7 +414,15 @@ impl Session {
                 self.backend_has(Arc::new(theirs));
                 let settings = Arc::clone(&self.settings);
                 let base = Arc::clone(&self.base);
-                self.report_base(|name| settings.statement(name) == base.statement(name));
+                // Not what the transaction has a value of its own of, by SET LOCAL.
+                let is_reset = |of: &str| {
+                    verdict.settings.iter().any(|change| match change {
+                        SettingChange::Reset { name, local } => **name == *of && !local,
+                        SettingChange::ResetAll => true,
+                        SettingChange::Set { .. } => false,
+                    })
+                };
+                self.report_base(|name| is_reset(name) && settings.statement(name) == base.statement(name));
             }
             _ => self.backend_agrees(),
         }

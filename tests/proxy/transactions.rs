@@ -134,6 +134,27 @@ fn settings_end_with_the_implicit_transaction() {
     world.proxy.assert_healthy();
 }
 
+/// RESET of one setting tells nothing of another that SET LOCAL has for the transaction.
+#[test]
+fn a_reset_tells_of_its_own_setting() {
+    let world = World::shared();
+    let options = [("options", "-c search_path=pg_catalog -c my.own=a")];
+    let password = world.status.app_password.reveal();
+    let mut raw = Raw::log_in_with(world.proxy.port, "app", "app", password, &options);
+    for (sql, tags) in [
+        ("BEGIN", "CZ"),
+        ("SET LOCAL search_path = ''", "CSZ"),
+        ("SET my.own = 'b'", "CZ"),
+        ("RESET my.own", "CZ"),
+        ("SELECT 1 FROM pg_class LIMIT 0", "TCZ"),
+        ("COMMIT", "CSZ"),
+    ] {
+        raw.send(&query(sql));
+        assert_eq!(raw.tags(), tags, "{sql}");
+    }
+    world.proxy.assert_healthy();
+}
+
 /// What the proxy puts in front of a statement takes no snapshot: the isolation level may be chosen up to the first query.
 #[test]
 fn a_setting_that_goes_back_is_no_query() {
