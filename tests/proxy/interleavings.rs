@@ -291,11 +291,19 @@ fn execute(words: &mut String, bytes: &mut Vec<u8>, portal: &str, rows: u8) {
 /// nor can a transaction that begins before one Sync with its end, and no standby is SERIALIZABLE: an interleaving has one or the other.
 const TYING: [&str; 5] = ["PREPARE", "WITH HOLD", "TEMP TABLE", "false)", "SERIALIZABLE"];
 
-fn allowed(sql: &str, ties: bool) -> bool {
+/// A search path of the startup packet is set again by a query, behind which no isolation level can be chosen: in an interleaving there are
+/// such levels, or what takes the path back.
+const TAKES_BACK: [&str; 2] = ["RESET ALL", "RESET search_path"];
+
+fn allowed(sql: &str, ties: bool, levels: bool) -> bool {
+    let left_out = if levels { TAKES_BACK.contains(&sql) } else { sql.contains("ISOLATION LEVEL") };
+    if left_out {
+        return false;
+    }
     if ties { !sql.contains("READ ONLY") } else { !TYING.iter().any(|word| sql.contains(word)) }
 }
 
-fn step(random: &mut StdRng, ties: bool) -> Step {
+fn step(random: &mut StdRng, ties: bool, levels: bool) -> Step {
     let (mut words, mut bytes) = (String::new(), Vec::new());
     // Now and then several at once.
     let answers = if random.random_range(0..6) == 0 { random.random_range(2..5) } else { 1 };
@@ -305,7 +313,7 @@ fn step(random: &mut StdRng, ties: bool) -> Step {
         } else {
             let sql = loop {
                 let sql = sql(random);
-                if allowed(&sql, ties) {
+                if allowed(&sql, ties, levels) {
                     break sql;
                 }
             };
@@ -355,7 +363,7 @@ fn sessions_that_share_backends_see_what_they_would_alone() {
         let mut history = History(format!("INTERLEAVING_SEED={seed}\n"));
         for _ in 0..STEPS {
             let at = random.random_range(0..SESSIONS);
-            let step = step(&mut random, seed % 2 == 0);
+            let step = step(&mut random, seed % 2 == 0, seed % 4 < 2);
             compare(&mut twins[at], &step, at, &mut history.0);
         }
         for (at, twins) in twins.iter_mut().enumerate() {
