@@ -7,7 +7,7 @@ use super::Session;
 use super::batch::{End, Item, Summary};
 use super::loss::LOST_TRANSACTION;
 use super::state::Tx;
-use crate::sql::{Class, Effects, Hint, TransactionVerb, Verdict};
+use crate::sql::{Class, Hint, TransactionVerb, Verdict};
 use crate::wire::build;
 use crate::wire::parts::{Bind, Named};
 use crate::wire::tags::{backend, frontend};
@@ -38,9 +38,8 @@ impl Session {
         if !failed
             && !self.skipping
             && !matches!(self.tx, Tx::Lost { .. })
-            && let Some(only) = summary.only.as_ref()
-            && (self.show_last(bytes, items, end, only)
-                || summary.runs == 1 && self.deallocate(bytes, items, end, only))
+            && let Some(only) = summary.only.as_ref().filter(|only| only.show.is_some())
+            && self.show_last(bytes, items, end, only)
         {
             return true;
         }
@@ -109,23 +108,6 @@ impl Session {
             }
             _ => None,
         }
-    }
-
-    /// DEALLOCATE of a statement that was prepared by Parse: backends know it by another name, and have it for others too.
-    fn deallocate(&mut self, bytes: &[u8], items: &[Item], end: End, only: &Verdict) -> bool {
-        let name = only.object.as_deref().filter(|_| only.effects.contains(Effects::DEALLOCATE));
-        let Some(name) = name.filter(|name| self.names.find(name).is_some()) else { return false };
-        if self.open_batch
-            || !matches!(end, End::Query | End::Sync)
-            || only.statements != 1
-            || items.iter().any(|item| is_foreign(bytes, item, items))
-        {
-            return false;
-        }
-        self.complete_with(bytes, items, "DEALLOCATE");
-        self.names.remove(name);
-        self.answer_end(end);
-        true
     }
 
     /// The transaction's backend is gone: only its end is taken.
