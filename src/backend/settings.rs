@@ -39,11 +39,7 @@ impl Settings {
                 format!("SELECT pg_catalog.set_config({}, {}, false)", literal(name), literal(value))
                     .into_bytes()
             } else {
-                let mut sql = b"SET ".to_vec();
-                push_name(&mut sql, &folded);
-                sql.extend_from_slice(b" TO ");
-                sql.extend_from_slice(literal(value).as_bytes());
-                sql
+                assignment(&folded, literal(value).as_bytes())
             };
             settings.statements.insert(folded.into(), sql.into());
         }
@@ -90,18 +86,12 @@ impl Settings {
     pub fn set(&mut self, name: &str, value: &[u8]) {
         let whole = if name == "datestyle" { self.whole_date_style(value) } else { None };
         let value = whole.as_deref().unwrap_or(value);
-        let mut sql = Vec::with_capacity(name.len() + value.len() + 24);
-        match name {
-            "timezone" => sql.extend_from_slice(b"SET TIME ZONE "),
-            "role" => sql.extend_from_slice(b"SET ROLE "),
-            "session_authorization" => sql.extend_from_slice(b"SET SESSION AUTHORIZATION "),
-            _ => {
-                sql.extend_from_slice(b"SET ");
-                push_name(&mut sql, name);
-                sql.extend_from_slice(b" TO ");
-            }
-        }
-        sql.extend_from_slice(value);
+        let sql = match name {
+            "timezone" => [b"SET TIME ZONE ", value].concat(),
+            "role" => [b"SET ROLE ", value].concat(),
+            "session_authorization" => [b"SET SESSION AUTHORIZATION ", value].concat(),
+            _ => assignment(name, value),
+        };
         // A new session authorization takes the role back (SET ROLE's page of the documentation).
         if name == "session_authorization" {
             self.statements.remove("role");
@@ -206,6 +196,15 @@ impl Settings {
         let level = self.value("default_transaction_isolation");
         self.serializable = level.map(|level| level.eq_ignore_ascii_case(b"serializable"));
     }
+}
+
+/// `SET name TO value`, `value` as SQL.
+fn assignment(name: &str, value: &[u8]) -> Vec<u8> {
+    let mut sql = b"SET ".to_vec();
+    push_name(&mut sql, name);
+    sql.extend_from_slice(b" TO ");
+    sql.extend_from_slice(value);
+    sql
 }
 
 /// `text` as a string literal that reads the same under either setting of `standard_conforming_strings`.
