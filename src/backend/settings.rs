@@ -141,6 +141,16 @@ impl Settings {
         hasher.finish()
     }
 
+    /// A number for what may decide how a statement is read and planned: all of it but `application_name`.
+    pub fn planning(&self) -> u64 {
+        let mut hasher = FixedState::default().build_hasher();
+        for (name, statement) in self.statements.iter().filter(|(name, _)| &***name != "application_name") {
+            hasher.write(name.as_bytes());
+            hasher.write(statement);
+        }
+        hasher.finish().max(1)
+    }
+
     /// Whether two are the same, at the price of one comparison when they are not or are one object.
     pub fn same(self: &Arc<Self>, other: &Arc<Self>) -> bool {
         Arc::ptr_eq(self, other)

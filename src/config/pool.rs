@@ -35,6 +35,8 @@ pub struct Pool {
     pub connect_timeout: Duration,
     /// `idle_timeout`: an idle backend is closed after it; default 10 min.
     pub idle_timeout: Duration,
+    /// `prepare_threshold`: an unnamed statement that came so often is served from a prepared one; 0: none ever is; default 0.
+    pub prepare_threshold: u32,
     /// `lifetime`: a backend older than this is closed when it comes back; default 1 h.
     pub lifetime: Duration,
 }
@@ -83,6 +85,7 @@ impl Pool {
             max_waiting: section.number("max_waiting", 1000, 0..=1_000_000)?,
             connect_timeout: section.duration("connect_timeout", 5 * SECOND, 50 * MILLISECOND..=HOUR)?,
             idle_timeout: section.duration("idle_timeout", HOUR / 6, SECOND..=24 * HOUR)?,
+            prepare_threshold: section.number("prepare_threshold", 0, 0..=1_000_000)?,
             lifetime: section.duration("lifetime", HOUR, SECOND..=30 * 24 * HOUR)?,
         })
     }

@@ -11,7 +11,7 @@ use super::parts::Members;
 use super::worker::{BackendState, Cells, Class, NAMED, Reroute, SLOTS, SQLSTATES, Worker};
 
 /// Name, help and labels of each family, by the order of [`Family`].
-const FAMILIES: [(&str, &str, &[&str]); 10] = [
+const FAMILIES: [(&str, &str, &[&str]); 11] = [
     (
         "pgha_statements_total",
         "Statements by the member that served them and by class.",
@@ -19,8 +19,13 @@ const FAMILIES: [(&str, &str, &[&str]); 10] = [
     ),
     ("pgha_vector_search_seconds", "Time from a vector search's sending to its answer's end.", &["member"]),
     ("pgha_pool_backends", "Connections to a member by state.", &["member", "state"]),
-    ("pgha_reroutes_total", "Statements that ran elsewhere than they would have at first.", &["reason"]),
+    (
+        "pgha_reroutes_total",
+        "Statements that ran elsewhere than they would have at first, or once more.",
+        &["reason"],
+    ),
     ("pgha_errors_total", "Errors that the proxy itself answered with.", &["sqlstate"]),
+    ("pgha_parses_spared_total", "Parse messages that no backend was sent, as it had the statement.", &[]),
     ("pgha_sessions", "Clients that are logged in.", &[]),
     ("pgha_pool_waiting", "Sessions that wait for a backend.", &[]),
     ("pgha_failover_waiting", "Sessions that wait for a primary.", &[]),
@@ -35,6 +40,7 @@ enum Family {
     Backends,
     Reroutes,
     Errors,
+    ParsesSpared,
     Sessions,
     PoolWaiting,
     FailoverWaiting,
@@ -130,6 +136,11 @@ impl Workers {
         family(Family::Errors, MetricType::COUNTER, metrics.collect())
     }
 
+    fn parses_spared(&self) -> MetricFamily {
+        let count = counter(self.sum(|cells| &cells.parses_spared), &[]);
+        family(Family::ParsesSpared, MetricType::COUNTER, vec![count])
+    }
+
     fn plain_gauge(&self, which: Family, cell: impl Fn(&Cells) -> &Number) -> MetricFamily {
         family(which, MetricType::GAUGE, vec![gauge(self.sum(cell), &[])])
     }
@@ -151,6 +162,7 @@ impl Collector for Workers {
             self.backends(),
             self.reroutes(),
             self.errors(),
+            self.parses_spared(),
             self.plain_gauge(Family::Sessions, |cells| &cells.sessions),
             self.plain_gauge(Family::PoolWaiting, |cells| &cells.pool_waiting),
             self.plain_gauge(Family::FailoverWaiting, |cells| &cells.failover_waiting),

@@ -29,6 +29,7 @@ fn workers_are_added_up() {
     workers[0].error(*b"40001");
     workers[0].error(*b"?????");
     workers[1].reroute(Reroute::ReadOnly);
+    workers[0].parse_spared();
     let text = metrics.render().unwrap();
     for (series, expected) in [
         ("pgha_statements_total{member=\"pg-node-1\",class=\"read\"}", 2.0),
@@ -42,6 +43,7 @@ fn workers_are_added_up() {
         ("pgha_errors_total{sqlstate=\"40001\"}", 1.0),
         ("pgha_errors_total{sqlstate=\"other\"}", 1.0),
         ("pgha_reroutes_total{reason=\"read_only\"}", 1.0),
+        ("pgha_parses_spared_total", 1.0),
     ] {
         assert_eq!(value(&text, series), Some(expected), "{series} in\n{text}");
     }
@@ -122,6 +124,7 @@ fn every_promised_name_is_there_from_the_start() {
         "pgha_catalog_reads_total",
         "pgha_errors_total",
         "pgha_reroutes_total",
+        "pgha_parses_spared_total",
         "pgha_panics_total",
         "pgha_build_info",
         "pgha_vector_search_seconds",

@@ -77,7 +77,7 @@ labels! {
 }
 
 labels! {
-    /// Why a statement ran elsewhere than it would have at first.
+    /// Why a statement ran elsewhere than it would have at first, or once more.
     Reroute {
         /// The replica said that it writes (25006).
         ReadOnly = "read_only",
@@ -91,6 +91,8 @@ labels! {
         Behind = "behind",
         /// It belongs to the primary, and its READ ONLY transaction went there with it.
         Leaves = "leaves",
+        /// A statement that it had not parsed itself failed it (`pool.prepare_threshold`).
+        Parses = "parses",
         /// No replica had reached the session's fence.
         Fence = "fence",
         /// No replica was eligible.
@@ -113,6 +115,7 @@ pub(super) struct Cells {
     pub(super) backends: [[Number; BackendState::LABELS.len()]; SLOTS],
     pub(super) reroutes: [Number; Reroute::LABELS.len()],
     pub(super) errors: [Number; SQLSTATES.len() + 1],
+    pub(super) parses_spared: Number,
     pub(super) sessions: Number,
     pub(super) pool_waiting: Number,
     pub(super) failover_waiting: Number,
@@ -136,6 +139,7 @@ impl Worker {
             backends: std::array::from_fn(|_| Default::default()),
             reroutes: Default::default(),
             errors: Default::default(),
+            parses_spared: Number::default(),
             sessions: Number::default(),
             pool_waiting: Number::default(),
             failover_waiting: Number::default(),
@@ -197,6 +201,11 @@ impl Worker {
     /// A statement ran elsewhere than it would have at first.
     pub fn reroute(&self, reason: Reroute) {
         self.cells.reroutes[reason as usize].add(1);
+    }
+
+    /// A Parse was answered without one to the backend.
+    pub fn parse_spared(&self) {
+        self.cells.parses_spared.add(1);
     }
 
     /// The proxy itself answered with an error.

@@ -60,6 +60,8 @@ pub(super) struct Attempt {
     pub(super) held: bool,
     /// It waited for a primary at all.
     pub(super) waited: bool,
+    /// It failed on a statement that it had not parsed itself: now it parses all.
+    pub(super) parses: bool,
     /// It asks for `currval()` or `lastval()`, which only the backend of the `nextval()` before can tell.
     pub(super) sequences: bool,
 }
@@ -78,6 +80,7 @@ impl Attempt {
             takes_refusals: false,
             held: false,
             waited: false,
+            parses: false,
             sequences: summary.effects.contains(Effects::CURRVAL),
         }
     }
@@ -231,6 +234,7 @@ impl Session {
         match why {
             Rerun::Writes | Rerun::Behind | Rerun::Leaves => attempt.writes = true,
             Rerun::RecoveryConflict => attempt.avoid |= member.map_or(0, bit),
+            Rerun::Parses => attempt.parses = true,
             Rerun::NotPrimary => self.suspect(),
         }
         self.worker.metrics.reroute(why.label());

@@ -42,6 +42,8 @@ pub(super) enum Kind {
     Close,
     /// Sync.
     Sync,
+    /// A Parse that was not sent, as the backend has the statement: the proxy answers it.
+    Reused,
 }
 
 /// One message sent and not yet answered.
@@ -54,23 +56,29 @@ pub(super) struct Owed {
     pub(super) verdict: Option<Rc<Verdict>>,
     /// The error to show in place of the one that this message will surely bring.
     pub(super) instead: Option<Rc<[u8]>>,
+    /// It is about a statement that its batch didn't parse itself.
+    pub(super) reused: bool,
 }
 
 impl Owed {
     pub(super) fn new(kind: Kind) -> Self {
-        Self { kind, hidden: false, verdict: None, instead: None }
+        Self { kind, hidden: false, verdict: None, instead: None, reused: false }
     }
 
     pub(super) fn hidden(kind: Kind) -> Self {
         Self { hidden: true, ..Self::new(kind) }
+    }
+
+    pub(super) fn reused(kind: Kind) -> Self {
+        Self { reused: true, ..Self::new(kind) }
     }
 }
 
 /// A frame that the session has to read.
 #[derive(Debug)]
 pub(super) enum Event<'a> {
-    /// ErrorResponse; `instead` as in [`Owed`].
-    Error { fields: ErrorFields<'a>, instead: Option<Rc<[u8]>>, hidden: bool },
+    /// ErrorResponse; `instead` and `reused` as in [`Owed`].
+    Error { fields: ErrorFields<'a>, instead: Option<Rc<[u8]>>, hidden: bool, reused: bool },
     /// CommandComplete (or EmptyQueryResponse) of an Execute, or of a statement in a Query.
     Complete { tag: &'a [u8], owed: Option<Owed>, hidden: bool },
     /// ReadyForQuery. `owed` is the Query or Sync that it ends.
@@ -87,6 +95,8 @@ pub(super) enum Event<'a> {
     CopyBoth,
     /// A Parse of the client's was answered.
     Parsed,
+    /// A Parse of the client's that was not sent is to be answered now.
+    Reused,
 }
 
 /// What to do with the front of the bytes.
@@ -200,6 +210,10 @@ impl Answer {
             return Ok(Step::More);
         };
         let hidden = self.owed.front().is_some_and(|owed| owed.hidden);
+        if self.front_is(Kind::Reused) {
+            self.pop();
+            return Ok(Step::Event(Event::Reused, 0));
+        }
         match buf[0] {
             tag::DATA_ROW if !hidden && !self.owed.is_empty() && len <= buf.len() => {
                 Ok(Step::Pass(rows(buf, len)?))
@@ -365,13 +379,14 @@ impl Answer {
         let planned = hidden && (self.front_is(Kind::Parse) || self.front_is(Kind::DescribeStatement));
         self.shape = Shape::default();
         let instead = self.owed.front().and_then(|owed| owed.instead.clone());
+        let reused = self.owed.front().is_some_and(|owed| owed.reused);
         self.failed.get_or_insert(self.done + 1);
         while self.owed.front().is_some_and(|owed| !matches!(owed.kind, Kind::Query | Kind::Sync)) {
             self.owed.pop_front();
             self.done += 1;
         }
         hidden &= !(planned && self.front_is(Kind::Sync));
-        Event::Error { fields: ErrorFields::new(body), instead, hidden }
+        Event::Error { fields: ErrorFields::new(body), instead, hidden, reused }
     }
 }
 

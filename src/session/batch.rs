@@ -101,6 +101,8 @@ pub(super) struct Item {
     pub(super) told: Told,
     /// The unnamed statement that it makes or uses: which Parse made it; 0 if none.
     pub(super) unnamed: u64,
+    /// What a backend has for all of the unnamed statement that it makes or uses, where that may serve in its place.
+    pub(super) reused: Option<Rc<Statement>>,
     /// What will have run when it completes, for Query and Execute.
     pub(super) verdict: Option<Rc<Verdict>>,
     /// The error that it must bring, found by the proxy.
@@ -109,7 +111,21 @@ pub(super) struct Item {
 
 impl Item {
     pub(super) fn new(start: usize, end: usize) -> Self {
-        Self { start, end, statement: None, told: Told::default(), unnamed: 0, verdict: None, error: None }
+        Self {
+            start,
+            end,
+            statement: None,
+            told: Told::default(),
+            unnamed: 0,
+            reused: None,
+            verdict: None,
+            error: None,
+        }
+    }
+
+    /// Whether it is about a statement that backends have for all.
+    pub(super) fn is_shared(&self) -> bool {
+        self.statement.is_some() || self.reused.is_some()
     }
 
     /// The body of the message in the batch's bytes.

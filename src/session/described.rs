@@ -151,6 +151,7 @@ impl Session {
             changes: run.changes,
             parsed: &mut run.parses,
             refused: None,
+            reuses: false,
             aborted: false,
             shows: false,
         };

@@ -43,7 +43,7 @@ impl Session {
                 self.to_client.extend_from_slice(&instead);
                 Ok(false)
             }
-            Event::Error { fields, .. } => self.on_error(&fields, run),
+            Event::Error { fields, reused, .. } => self.on_error(&fields, reused, run),
             Event::Complete { tag, owed, hidden } => {
                 run.rolled_back = tag == b"ROLLBACK";
                 run.completed += usize::from(!hidden);
@@ -69,6 +69,7 @@ impl Session {
             }
             Event::CopyBoth => Err(Loss::OutOfStep("replication on a pooled connection".into())),
             Event::Parsed => Ok(run.rerun.is_none()),
+            Event::Reused => Ok(self.on_reused(run)),
         }
     }
 
@@ -111,13 +112,14 @@ impl Session {
         }
     }
 
-    fn on_error(&mut self, fields: &ErrorFields<'_>, run: &mut Run) -> Result<bool, Loss> {
+    fn on_error(&mut self, fields: &ErrorFields<'_>, reused: bool, run: &mut Run) -> Result<bool, Loss> {
         let state = fields.state();
         if fields.is_fatal() {
             // To a driver FATAL means that its connection is gone. It isn't.
             return Err(Loss::Fatal(state, fields.message().into_owned()));
         }
-        if let Some(why) = self.rerun_for(state, fields, run) {
+        let parses = (reused && run.parses_after(state)).then_some(Rerun::Parses);
+        if let Some(why) = self.rerun_for(state, fields, run).or(parses) {
             run.rerun = Some(why);
             self.to_client.truncate(run.mark);
             return Ok(false);

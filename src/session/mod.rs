@@ -32,6 +32,7 @@ mod pins;
 mod plan;
 mod relay;
 mod replication;
+mod reuse;
 mod run;
 mod search;
 mod sequences;
@@ -372,6 +373,7 @@ impl Session {
                         match why {
                             run::Rerun::Writes => self.learn_refusal(bytes, items, &run),
                             run::Rerun::Behind => self.doubt_parses(&run),
+                            run::Rerun::Parses => self.doubt_reused(items),
                             _ => {}
                         }
                         self.before_rerun(why, &mut attempt).await?;
@@ -432,8 +434,8 @@ impl Session {
             return outcome;
         }
         // Only what is kept under a name has to know how its own names were resolved.
-        let named = items.iter().any(|item| item.statement.is_some());
-        let naming = if named { self.settings.naming() } else { 0 };
+        let shared = items.iter().any(Item::is_shared);
+        let naming = if shared { self.settings.naming() } else { 0 };
         if items.iter().any(|item| item.told.shape != 0)
             && let Some(outcome) = self.hold_to_what_was_told(items, naming, run).await
         {

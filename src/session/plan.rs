@@ -68,6 +68,7 @@ impl Session {
             ));
             items.push(item);
         }
+        self.reuse(bytes, items, &summary);
         Ok(summary)
     }
 

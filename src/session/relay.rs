@@ -92,6 +92,7 @@ impl Session {
             changes: run.changes,
             parsed: &mut run.parses,
             refused: run.refused.take(),
+            reuses: run.reuses,
             aborted,
             shows: false,
         };
@@ -278,7 +279,7 @@ impl Session {
                 Step::Pass(n) => (run.rerun.is_none(), n),
                 Step::Skip(n) => (false, n),
                 Step::Event(event, n) => {
-                    if matches!(event, Event::Error { .. }) {
+                    if matches!(event, Event::Error { .. } | Event::Reused) {
                         // What came before it goes with it, or before what is said in its place.
                         self.to_client.extend_from_slice(&buf[from..at]);
                         from = at;

@@ -11,7 +11,7 @@ use super::state::Tx;
 use crate::backend::Settings;
 use crate::metrics::Reroute;
 use crate::sql::{Effects, TransactionModes};
-use crate::wire::TxStatus;
+use crate::wire::{SqlState, TxStatus};
 
 /// Why a batch is run again, elsewhere, though its backend lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub(super) enum Rerun {
     Behind,
     /// Its READ ONLY transaction goes on on the primary.
     Leaves,
+    /// It failed on a statement that it had not parsed itself.
+    Parses,
     /// The primary refused it: it is none any more.
     NotPrimary,
 }
@@ -75,6 +77,8 @@ pub(super) struct Run {
     pub(super) may_leave: bool,
     /// The batch only reads.
     pub(super) reads: bool,
+    /// Its unnamed statements may be those that the backend has for all.
+    pub(super) reuses: bool,
     /// It is about the session's prepared statements as SQL knows them, and may be given those.
     pub(super) shows: bool,
     /// It has an EXECUTE or PREPARE of one of them, and may be given that under its name.
@@ -98,11 +102,12 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn new(session: &Session, summary: &Summary, attempt: &Attempt) -> Self {
         let reads = summary.reads() && !session.open_batch;
+        let hold = reads && !session.in_open_transaction();
         // A failed transaction takes no Parse, and behind a batch that waits for its Sync nothing can be taken away.
         let may_be_given = !session.open_batch
             && session.lease.as_ref().is_some_and(|lease| lease.status != TxStatus::Failed);
         Self {
-            hold: reads && !session.in_open_transaction(),
+            hold,
             passed: false,
             sent: false,
             failed: false,
@@ -123,6 +128,7 @@ impl Run {
             out_of_place: session.is_out_of_place(summary),
             may_leave: false,
             reads,
+            reuses: hold && !attempt.parses,
             shows: may_be_given && session.is_about_statements(summary),
             runs_named: may_be_given && summary.effects.intersects(Effects::EXECUTE | Effects::PREPARE),
             lent: Vec::new(),
@@ -160,6 +166,7 @@ impl Rerun {
             Self::RecoveryConflict => Reroute::Conflict,
             Self::Behind => Reroute::Behind,
             Self::Leaves => Reroute::Leaves,
+            Self::Parses => Reroute::Parses,
             Self::NotPrimary => Reroute::Recovery,
         }
     }
@@ -170,5 +177,11 @@ impl Run {
     pub(super) fn idle(session: &Session) -> Self {
         let summary = Summary::default();
         Self { hold: false, ..Self::new(session, &summary, &Attempt::new(&summary)) }
+    }
+
+    /// Whether the batch, which failed on a statement that it had not parsed itself, is run again with its own Parse. What ends or cancels
+    /// it (class 57) has nothing to do with that.
+    pub(super) fn parses_after(&self, state: SqlState) -> bool {
+        self.reuses && self.rerun.is_none() && !self.passed && !state.0.starts_with(b"57")
     }
 }

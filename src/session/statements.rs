@@ -80,8 +80,8 @@ pub(super) fn may_be_shared(name: &[u8]) -> bool {
     name.starts_with(PREFIX)
 }
 
-/// Text, parameter types, the database's number, and how the text is read.
-type Key = (Box<[u8]>, u64, Lexing);
+/// Text, parameter types, the database's number, how the text is read, and for unnamed statements a number of the settings.
+type Key = (Box<[u8]>, u64, Lexing, u64);
 
 /// The statements of a worker.
 #[derive(Debug)]
@@ -105,8 +105,20 @@ impl Registry {
         lexing: Lexing,
         known: &Classed,
     ) -> Rc<Statement> {
+        self.intern_for(parse, catalog, lexing, known, 0)
+    }
+
+    /// The same for an unnamed statement, among sessions whose settings have this number.
+    pub(super) fn intern_for(
+        &mut self,
+        parse: &Parse<'_>,
+        catalog: &Catalog,
+        lexing: Lexing,
+        known: &Classed,
+        planning: u64,
+    ) -> Rc<Statement> {
         // Types are a fixed part behind a NUL that text can't hold: no two statements share a key.
-        let key = ([parse.sql, b"\0", parse.types].concat().into(), catalog.id, lexing);
+        let key = ([parse.sql, b"\0", parse.types].concat().into(), catalog.id, lexing, planning);
         if let Some(known) = self.by_text.get(&key) {
             return Rc::clone(known);
         }
@@ -263,7 +275,7 @@ impl Names {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use super::*;
@@ -295,6 +307,10 @@ mod tests {
         let verdict = Rc::new(crate::session::plan::opaque_verdict());
         let (catalog, known) = (catalog(database), Classed { state: 1, verdict });
         registry.intern(parse, &catalog, Lexing::default(), &known)
+    }
+
+    pub(in crate::session) fn statement(sql: &'static [u8]) -> Rc<Statement> {
+        intern(&mut Registry::new(0, 10), &parse(sql), "a")
     }
 
     fn parse(sql: &'static [u8]) -> Parse<'static> {

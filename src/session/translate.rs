@@ -139,6 +139,8 @@ pub(super) struct Translation<'a> {
     pub(super) parsed: &'a mut Vec<(u64, usize)>,
     /// Which message the proxy refuses, and by what error.
     pub(super) refused: Option<(usize, Rc<[u8]>)>,
+    /// [`Run::reuses`]
+    pub(super) reuses: bool,
     /// The transaction has failed: nothing can be parsed but what ends it.
     pub(super) aborted: bool,
     /// The backend has the session's statements under the session's own names ([`super::showing`]).
@@ -182,7 +184,7 @@ impl Translation<'_> {
                 self.backend.unnamed = 0;
                 self.pass(frame, Owed { verdict: item.verdict.clone(), ..Owed::new(Kind::Query) });
             }
-            tag::PARSE => self.parse(frame, item, item.body(bytes)),
+            tag::PARSE => self.parse(frame, item),
             tag::BIND => self.bind(frame, item, item.body(bytes)),
             tag::DESCRIBE => self.describe(frame, item, item.body(bytes)),
             tag::CLOSE => match Named::read(item.body(bytes)) {
@@ -210,7 +212,10 @@ impl Translation<'_> {
         self.answer.expect(owed);
     }
 
-    fn parse(&mut self, frame: &[u8], item: &Item, body: &[u8]) {
+    fn parse(&mut self, frame: &[u8], item: &Item) {
+        if let Some(statement) = self.reused(item) {
+            return self.parse_or_reuse(statement);
+        }
         match &item.statement {
             Some(_) if self.shows => self.pass(frame, Owed::new(Kind::Parse)),
             None => {
@@ -219,29 +224,32 @@ impl Translation<'_> {
                 self.parsed.push((0, self.answer.latest()));
             }
             // Parsed anew even where the backend has it, so that an error comes now and a changed table is seen.
-            Some(statement) => {
-                self.forget(statement.id);
-                let name = statement.name();
-                if let Some(parse) = Parse::read(body) {
-                    build::parse(self.out, &name, parse.sql, parse.types);
-                }
-                self.answer.expect(Owed::new(Kind::Parse));
-                self.remember(statement);
-            }
+            Some(statement) => self.parse_shared(statement),
         }
     }
 
+    /// A Parse of the client's, under the name that backends know the statement by.
+    pub(super) fn parse_shared(&mut self, statement: &Statement) {
+        self.forget(statement.id);
+        build::parse(self.out, &statement.name(), &statement.sql, &statement.types);
+        self.answer.expect(Owed::new(Kind::Parse));
+        self.remember(statement);
+    }
+
     fn bind(&mut self, frame: &[u8], item: &Item, body: &[u8]) {
-        match (&item.statement, Bind::read(body)) {
+        let reused = self.reused(item);
+        match (item.statement.as_ref().or(reused), Bind::read(body)) {
             (Some(_), _) if self.shows => self.pass(frame, Owed::new(Kind::Bind)),
             (Some(statement), Some(bind)) => {
-                self.provide(statement, item.told);
+                if reused.is_none() {
+                    self.provide(statement, item.told);
+                }
                 build::frame(self.out, tag::BIND, |out| {
                     build::cstr(out, bind.portal);
                     build::cstr(out, &statement.name());
                     out.extend_from_slice(bind.tail);
                 });
-                self.answer.expect(Owed::new(Kind::Bind));
+                self.answer.expect(Owed { reused: reused.is_some(), ..Owed::new(Kind::Bind) });
             }
             // One that the proxy doesn't know.
             (None, Some(bind)) if !bind.statement.is_empty() => self.pass(frame, Owed::new(Kind::Bind)),
@@ -259,6 +267,10 @@ impl Translation<'_> {
                 self.provide(statement, item.told);
                 build::describe_statement(self.out, &statement.name());
                 self.answer.expect(Owed::new(Kind::DescribeStatement));
+            }
+            (None, Some(Named::Statement(b""))) if let Some(statement) = self.reused(item) => {
+                build::describe_statement(self.out, &statement.name());
+                self.answer.expect(Owed::reused(Kind::Describe));
             }
             (None, Some(Named::Statement(b""))) => {
                 self.provide_unnamed(item.unnamed);

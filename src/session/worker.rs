@@ -15,6 +15,7 @@ use super::batch::Item;
 use super::catalog::Catalog;
 use super::handle::Handle;
 use super::moving::Moving;
+use super::reuse::Recurring;
 use super::shared::{Identity, PoolRow, Shared};
 use super::statements::{Classed, Registry};
 use super::survey::Look;
@@ -30,7 +31,7 @@ use crate::topology::{Member, Topology};
 const SCRATCH_LEN: usize = 64 << 10;
 
 /// The longest text whose class is kept, in bytes: searches carry their vector and never come again.
-const LONGEST_CACHED: usize = 4096;
+pub(super) const LONGEST_CACHED: usize = 4096;
 
 /// Backends that one pool opens at once: a new primary is not stormed by those who waited for it.
 const OPENING_AT_ONCE: usize = 4;
@@ -94,6 +95,7 @@ pub struct Worker {
     feed: RefCell<watch::Receiver<Arc<Topology>>>,
     pub(super) classes: RefCell<ClassCache>,
     pub(super) statements: RefCell<Registry>,
+    pub(super) recurring: RefCell<Recurring>,
     pub(super) sessions: RefCell<HashMap<u32, Rc<Handle>, RandomState>>,
     pub(super) reads: Turn,
     pub(super) searches: Turn,
@@ -129,6 +131,7 @@ impl Worker {
             feed: RefCell::new(feed),
             classes: RefCell::new(ClassCache::new(shared.config.routing.class_cache, LONGEST_CACHED)),
             statements: RefCell::new(Registry::new(index, shared.config.routing.class_cache)),
+            recurring: RefCell::new(Recurring::new(shared.config.routing.class_cache)),
             sessions: RefCell::default(),
             reads: Turn::default(),
             searches: Turn::default(),

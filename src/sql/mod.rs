@@ -3,6 +3,7 @@
 //! A lexer of PostgreSQL's own lexical rules, no parser: it over-approximates, and in doubt a statement belongs
 //! on the primary. Text is bytes, in whatever encoding the client speaks.
 
+mod alike;
 mod body;
 mod cache;
 mod catalog;
@@ -25,6 +26,7 @@ mod transactions;
 use std::cell::Cell;
 use std::fmt;
 
+pub use alike::parses_alike;
 pub use cache::ClassCache;
 pub use catalog::{Rows, questions, revision};
 pub use classify::{classify, second_statement};

@@ -21,6 +21,7 @@ mod logins;
 mod pipelines;
 mod pools;
 mod replication;
+mod reuse;
 mod routing;
 mod sessions;
 mod statements;

@@ -2,17 +2,11 @@
 
 use futures_util::future::join_all;
 
-use crate::support::raw::{Raw, frame, query};
+use crate::support::raw::{Raw, bind, describe, execute, frame, parse, query};
 use crate::support::{Proxy, World, block_on, connect, told};
 
 fn statement(sql: &str) -> Vec<u8> {
-    [
-        frame(b'P', &[b"\0", sql.as_bytes(), b"\0\0\0"].concat()),
-        frame(b'B', b"\0\0\0\0\0\0\0\0"),
-        frame(b'D', b"P\0"),
-        frame(b'E', b"\0\0\0\0\0"),
-    ]
-    .concat()
+    [parse("", sql), bind(""), describe(), execute()].concat()
 }
 
 #[test]

@@ -2,31 +2,8 @@
 
 use futures_util::future::try_join_all;
 
-use crate::support::raw::{Raw, frame, query};
+use crate::support::raw::{Raw, bind, execute, frame, parse, query, sync, values};
 use crate::support::{Proxy, World, application, block_on, connect, connect_as, one, told};
-
-/// Parse, Bind, Execute.
-fn parse(name: &str, sql: &str) -> Vec<u8> {
-    frame(b'P', &[name.as_bytes(), b"\0", sql.as_bytes(), b"\0\0\0"].concat())
-}
-
-fn bind(name: &str) -> Vec<u8> {
-    frame(b'B', &[b"\0", name.as_bytes(), b"\0\0\0\0\0\0\0"].concat())
-}
-
-fn execute() -> Vec<u8> {
-    frame(b'E', b"\0\0\0\0\0")
-}
-
-fn sync() -> Vec<u8> {
-    frame(b'S', b"")
-}
-
-/// The first column of every row among these messages.
-fn values(messages: &[(u8, Vec<u8>)]) -> Vec<String> {
-    let rows = messages.iter().filter(|(tag, _)| *tag == b'D');
-    rows.map(|(_, body)| String::from_utf8_lossy(&body[6..]).into_owned()).collect()
-}
 
 #[test]
 fn prepared_statements_live_on_whichever_backend() {

@@ -141,3 +141,46 @@ pub(crate) fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
 pub(crate) fn query(sql: &str) -> Vec<u8> {
     frame(b'Q', &[sql.as_bytes(), b"\0"].concat())
 }
+
+/// A Parse that gives no types.
+pub(crate) fn parse(name: &str, sql: &str) -> Vec<u8> {
+    frame(b'P', &[name.as_bytes(), b"\0", sql.as_bytes(), b"\0\0\0"].concat())
+}
+
+/// A Bind of the unnamed portal, without parameters.
+pub(crate) fn bind(name: &str) -> Vec<u8> {
+    bind_with(name, &[])
+}
+
+/// A Bind of the unnamed portal; parameters and results as text.
+pub(crate) fn bind_with(name: &str, values: &[&str]) -> Vec<u8> {
+    let mut body = [b"\0", name.as_bytes(), b"\0\0\0"].concat();
+    body.extend_from_slice(&(values.len() as u16).to_be_bytes());
+    for value in values {
+        body.extend_from_slice(&(value.len() as u32).to_be_bytes());
+        body.extend_from_slice(value.as_bytes());
+    }
+    body.extend_from_slice(b"\0\0");
+    frame(b'B', &body)
+}
+
+/// A Describe of the unnamed portal.
+pub(crate) fn describe() -> Vec<u8> {
+    frame(b'D', b"P\0")
+}
+
+/// An Execute of the unnamed portal, all rows of it.
+pub(crate) fn execute() -> Vec<u8> {
+    frame(b'E', b"\0\0\0\0\0")
+}
+
+/// A Sync.
+pub(crate) fn sync() -> Vec<u8> {
+    frame(b'S', b"")
+}
+
+/// The first column of every row among these messages.
+pub(crate) fn values(messages: &[Message]) -> Vec<String> {
+    let rows = messages.iter().filter(|(tag, _)| *tag == b'D');
+    rows.map(|(_, body)| String::from_utf8_lossy(&body[6..]).into_owned()).collect()
+}

@@ -18,8 +18,9 @@ fn feed(answer: &mut Answer, bytes: &[u8], piece: usize) -> (Vec<u8>, Vec<String
                 Step::Skip(n) => at += n,
                 Step::Event(event, n) => {
                     events.push(match event {
-                        Event::Error { fields, hidden, .. } => {
-                            format!("error {} {hidden}", fields.state().as_str())
+                        Event::Error { fields, hidden, reused, .. } => {
+                            let of = if reused { " of one reused" } else { "" };
+                            format!("error {} {hidden}{of}", fields.state().as_str())
                         }
                         Event::Complete { tag, hidden, .. } => {
                             format!("complete {} {hidden}", String::from_utf8_lossy(tag))
@@ -30,6 +31,7 @@ fn feed(answer: &mut Answer, bytes: &[u8], piece: usize) -> (Vec<u8>, Vec<String
                         Event::CopyIn => "copy in".into(),
                         Event::CopyBoth => "copy both".into(),
                         Event::Parsed => "parsed".into(),
+                        Event::Reused => "reused".into(),
                         Event::Notification(_) => "notification".into(),
                     });
                     at += n;
@@ -209,4 +211,37 @@ fn what_nobody_asked_for_is_out_of_step() {
         answer(&[(Kind::Query, false)]).step(&message(b'?', b"")).unwrap_err(),
         OutOfStep::Unexpected(b'?')
     );
+}
+
+#[test]
+fn a_parse_that_was_not_sent_is_answered_in_its_turn() {
+    let owed = || {
+        let mut answer = Answer::default();
+        answer.expect(Owed::hidden(Kind::Query));
+        answer.expect(Owed::new(Kind::Reused));
+        answer.expect(Owed::reused(Kind::Bind));
+        answer.expect(Owed::new(Kind::Execute));
+        answer.expect(Owed::new(Kind::Sync));
+        answer
+    };
+    let before = [message(tag::COMMAND_COMPLETE, b"SET\0"), ready()].concat();
+    let well = [
+        before.clone(),
+        message(tag::BIND_COMPLETE, b""),
+        message(tag::COMMAND_COMPLETE, b"SELECT 1\0"),
+        ready(),
+    ];
+    let mut answer = owed();
+    let (passed, events) = feed(&mut answer, &well.concat(), 1);
+    assert_eq!(passed, message(tag::BIND_COMPLETE, b""));
+    assert_eq!(
+        events,
+        ["complete SET true", "ready Idle true", "reused", "complete SELECT 1 false", "ready Idle false"]
+    );
+    assert_eq!((answer.answered(), answer.is_settled()), (3, true));
+
+    let mut answer = owed();
+    let error = message(tag::ERROR_RESPONSE, b"SERROR\0C0A000\0Mcached plan\0\0");
+    let (_, events) = feed(&mut answer, &[before, error, ready()].concat(), 7);
+    assert_eq!(events[2..], ["reused", "error 0A000 false of one reused", "ready Idle false"]);
 }
