@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
+use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
 
 use super::console::{self, Desk};
 use crate::admin::console::DATABASE;
@@ -45,17 +45,26 @@ impl Crew {
         let mut threads = Vec::new();
         let parts = metrics.into_iter().zip(mail).zip(arrivals);
         for (index, ((metrics, mail), arrivals)) in parts.enumerate() {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .context("starting a worker's runtime")?;
             let (shared, door, sessions) = (Arc::clone(shared), door.clone(), Arc::clone(&sessions));
+            let (started, outcome) = std::sync::mpsc::sync_channel(1);
+            // The runtime can't leave the thread that it was made on: what its tasks have is not shared.
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                let local = LocalSet::new();
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build_local(LocalOptions::default());
+                let runtime = match runtime {
+                    Ok(runtime) => runtime,
+                    Err(error) => {
+                        let _nobody_waits = started.send(Err(error));
+                        return;
+                    }
+                };
+                let _nobody_waits = started.send(Ok(()));
                 let worker = Worker::new(index, shared, metrics);
-                local.block_on(&runtime, serve(worker, door, mail, arrivals, sessions));
+                runtime.block_on(serve(worker, door, mail, arrivals, sessions));
             });
             threads.push(thread.context("starting a worker")?);
+            outcome.recv().context("starting a worker")?.context("starting a worker's runtime")?;
         }
         Ok(Self { threads, sessions })
     }
@@ -89,7 +98,6 @@ async fn serve(
     sessions: Arc<AtomicUsize>,
 ) {
     let own = tokio::task::spawn_local(std::rc::Rc::clone(&worker).run(mail));
-    // A task of its own: the future that a LocalSet is run with is polled at each of its turns.
     let arriving = tokio::task::spawn_local(take_arrivals(worker, door, arrivals, sessions));
     // Arrivals end with the acceptor: the proxy stops. The worker's own task ends with its last session.
     for ended in [arriving.await, own.await] {
