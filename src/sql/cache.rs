@@ -2,7 +2,8 @@
 //! alone, where none of them counts.
 //!
 //! A text is kept when it comes the second time. One with its values written into it mostly comes once, and keeping it
-//! would cost more than reading it: an allocation, and an older verdict thrown out of cold memory.
+//! would cost more than reading it: an allocation, and an older verdict thrown out of cold memory. So one whose shape is known already is
+//! looked at only now and then: if it comes often, that will do.
 
 use std::hash::{BuildHasher, Hasher};
 use std::rc::Rc;
@@ -33,12 +34,18 @@ pub struct ClassCache {
 #[derive(Debug)]
 struct Table {
     sets: Box<[[Option<Entry>; WAYS]]>,
-    /// A part of the hash of each entry: most that aren't there are told by it alone.
-    tags: Box<[[u32; WAYS]]>,
-    /// The same of those that were seen and not kept, each at its place.
-    seen: Box<[u32]>,
+    heads: Box<[Head]>,
     state: RandomState,
     clock: u64,
+}
+
+/// What is looked at first of a set.
+#[derive(Debug, Clone, Copy, Default)]
+struct Head {
+    /// A part of the hash of each entry: most that aren't there are told by it alone.
+    tags: [u32; WAYS],
+    /// The same of those that were seen and not kept, each at its place.
+    seen: [u32; WAYS],
 }
 
 #[derive(Debug)]
@@ -81,30 +88,28 @@ impl ClassCache {
         let anew = || Rc::new(classify());
         let under = Under { functions, lexing: *lexing };
         let brief = text.len() <= self.longest;
-        let hash = if brief { self.texts.hash(text, under) } else { 0 };
-        if brief && let Some(verdict) = self.texts.find(hash, text, under) {
+        let of_text = if brief { self.texts.hash(text, under) } else { 0 };
+        if brief && let Some(verdict) = self.texts.find(of_text, text, under) {
             self.hits += 1;
             return verdict;
         }
-        let verdict = if shape(text, *lexing, &mut self.shape) {
-            let hash = self.shapes.hash(&self.shape, under);
-            if let Some(verdict) = self.shapes.find(hash, &self.shape, under) {
-                self.hits += 1;
-                verdict
-            } else {
-                self.misses += 1;
-                let verdict = anew();
-                if is_shared(&verdict) {
-                    self.shapes.offer(hash, &self.shape, under, &verdict);
-                }
-                verdict
+        let of_shape = shape(text, *lexing, &mut self.shape).then(|| self.shapes.hash(&self.shape, under));
+        if let Some(hash) = of_shape
+            && let Some(verdict) = self.shapes.find(hash, &self.shape, under)
+        {
+            self.hits += 1;
+            if brief && is_looked_at(self.hits) {
+                self.texts.offer(of_text, text, under, &verdict);
             }
-        } else {
-            self.misses += 1;
-            anew()
-        };
+            return verdict;
+        }
+        self.misses += 1;
+        let verdict = anew();
+        if let Some(hash) = of_shape.filter(|_| is_shared(&verdict)) {
+            self.shapes.offer(hash, &self.shape, under, &verdict);
+        }
         if brief {
-            self.texts.offer(hash, text, under, &verdict);
+            self.texts.offer(of_text, text, under, &verdict);
         }
         verdict
     }
@@ -126,8 +131,7 @@ impl Table {
         let sets = entries.div_ceil(WAYS).max(1).next_power_of_two();
         Self {
             sets: std::iter::repeat_with(|| [const { None }; WAYS]).take(sets).collect(),
-            tags: vec![[0; WAYS]; sets].into(),
-            seen: vec![0; sets * WAYS].into(),
+            heads: vec![Head::default(); sets].into(),
             state: RandomState::default(),
             clock: 0,
         }
@@ -143,7 +147,7 @@ impl Table {
     fn find(&mut self, hash: u64, key: &[u8], under: Under) -> Option<Rc<Verdict>> {
         let (place, tag) = (hash as usize & (self.sets.len() - 1), tag(hash));
         for way in 0..WAYS {
-            if self.tags[place][way] == tag
+            if self.heads[place].tags[way] == tag
                 && let Some(entry) = &mut self.sets[place][way]
                 && entry.functions == under.functions
                 && entry.lexing == under.lexing
@@ -159,8 +163,9 @@ impl Table {
 
     /// Keeps a verdict if its key comes the second time, in the place of the one that was used longest ago.
     fn offer(&mut self, hash: u64, key: &[u8], under: Under, verdict: &Rc<Verdict>) {
-        let (at, tag) = (hash as usize & (self.seen.len() - 1), tag(hash));
-        if std::mem::replace(&mut self.seen[at], tag) != tag {
+        let (place, tag) = (hash as usize & (self.sets.len() - 1), tag(hash));
+        let way = (hash >> 29) as usize % WAYS;
+        if std::mem::replace(&mut self.heads[place].seen[way], tag) != tag {
             return;
         }
         self.clock += 1;
@@ -171,19 +176,23 @@ impl Table {
             key: key.into(),
             verdict: Rc::clone(verdict),
         };
-        let place = hash as usize & (self.sets.len() - 1);
         let set = &mut self.sets[place];
         let used = |way: &usize| set[*way].as_ref().map_or(0, |entry| entry.used);
         if let Some(way) = (0..WAYS).min_by_key(used) {
             set[way] = Some(entry);
-            self.tags[place][way] = tag;
+            self.heads[place].tags[way] = tag;
         }
     }
 
     fn clear(&mut self) {
         self.sets.iter_mut().flatten().for_each(|way| *way = None);
-        self.tags.fill([0; WAYS]);
+        self.heads.iter_mut().for_each(|head| head.tags = [0; WAYS]);
     }
+}
+
+/// Whether this hit of a shape is the one in eight whose text is looked at; in no order that clients could be in step with.
+fn is_looked_at(hits: u64) -> bool {
+    hits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 61 == 0
 }
 
 /// The part of a hash that its place doesn't tell; never 0, which stands for nothing.
@@ -224,15 +233,24 @@ mod tests {
             assert_eq!(cache.classify(text.as_bytes(), &lexing, &functions).class, Class::Read);
         }
         assert_eq!(cache.counts(), (8, 2));
+        let often = b"select a from t where n = 7";
+        for _ in 0..100 {
+            cache.classify(often, &lexing, &functions);
+        }
+        let texts = |cache: &ClassCache| {
+            cache.texts.sets.iter().flatten().flatten().any(|entry| *entry.key == *often)
+        };
+        assert!(texts(&cache), "one that comes often is kept as it is");
+        assert_eq!(cache.counts(), (108, 2));
         // However long the text is.
         let text = format!("select a from t where n = {}", "5".repeat(100));
         cache.classify(text.as_bytes(), &lexing, &functions);
-        assert_eq!(cache.counts(), (9, 2));
+        assert_eq!(cache.counts(), (109, 2));
         for number in 0..10 {
             let text = format!("select current_setting('work_mem') where {number} = 0");
             cache.classify(text.as_bytes(), &lexing, &functions);
         }
-        assert_eq!(cache.counts(), (9, 12));
+        assert_eq!(cache.counts(), (109, 12));
         assert_eq!(cache.shapes.sets.iter().flatten().flatten().count(), 1);
     }
 
