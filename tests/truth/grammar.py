@@ -9,6 +9,8 @@ from generator import READ_FUNCTIONS, Generator
 
 WRITING = {"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "IntoClause", "LockingClause"}
 FALSE = {"false", "off", "0"}
+# CURSOR_OPT_HOLD, of WITH HOLD (nodes/parsenodes.h)
+HOLD = 0x20
 WRAPS = [
     "with q as ({0}) select * from q", "with q(a, b) as materialized ({0}) {1}", "WITH p AS ({1}), q AS NOT MATERIALIZED ({0}) TABLE q",
     "explain {0}", "explain (analyze) {0}", "EXPLAIN ANALYZE VERBOSE {0}", "explain (costs off, analyze false) {0}",
@@ -55,6 +57,8 @@ def is_read(statement):
         if fields.get("is_from") or fields.get("is_program") or "filename" in fields:
             return False
         return is_read(fields["query"]) if "query" in fields else True
+    if name == "DeclareCursorStmt":
+        return False if fields["options"] & HOLD else is_read(fields["query"])
     if name != "SelectStmt":
         return None if name == "VariableShowStmt" else False
     sure = True

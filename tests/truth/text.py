@@ -51,6 +51,8 @@ class Words:
             if start == verb or start.startswith(verb + " "):
                 return verb
         values = [value for _, value in self.tokens]
+        if values[0] == "declare" and ("with", "hold") in zip(values, values[1:]):
+            return "declare with hold"
         for at, (kind, value) in enumerate(self.tokens):
             follows = values[at + 1] if at + 1 < len(values) else ""
             if kind == "word":
