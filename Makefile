@@ -9,7 +9,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 # What `make deploy-test` runs: full or short.
 DEPLOY_TEST ?= full
 
-.PHONY: build setup demo test check chaos truth conformance conformance-short drivers fuzz deploy-check deploy-test bench
+.PHONY: build setup demo test check chaos truth conformance conformance-short drivers pgo fuzz deploy-check deploy-test bench
 build: setup
 	cargo build --locked --profile $(PROFILE)
 
@@ -50,6 +50,10 @@ conformance: setup
 conformance-short: setup
 	cargo build --locked --bin pg-ha-proxy
 	.local/runtime/bin/python tests/conformance/run.py --way proxy --schedule tests/conformance/short_schedule --folder target/conformance-short
+
+# The release build, laid out by a profile of itself at work: target/pgo; scripts/pgo
+pgo: setup
+	@scripts/pgo
 
 # The proxy beside PgBouncer and HAProxy, as ratios: BENCH="--rounds 5 --clients 8"; benches/README.md
 bench: setup
