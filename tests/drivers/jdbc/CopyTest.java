@@ -151,7 +151,7 @@ class CopyTest extends Told {
         try (PGCopyInputStream from = new PGCopyInputStream(c.unwrap(PGConnection.class), "COPY (SELECT * FROM t ORDER BY a) TO STDOUT")) {
             tell("read " + new String(from.readAllBytes(), StandardCharsets.UTF_8).length());
         }
-        PGCopyInputStream half = new PGCopyInputStream(c.unwrap(PGConnection.class), "COPY wide TO STDOUT");
+        PGCopyInputStream half = new PGCopyInputStream(c.unwrap(PGConnection.class), "COPY (SELECT repeat('y', 500) FROM generate_series(1, 1000000000)) TO STDOUT");
         tell("read " + half.read());
         attempt("close", half::close);
         execute("SELECT 1");
