@@ -31,6 +31,8 @@ impl Proxy {
         let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let text = proxy_toml(status, address(port), address(admin_port));
         let text = text.replace("level = \"warn\"", "level = \"info,pg_ha_proxy=debug\"");
+        // Unnamed statements are served from those of others where they may be: the harder case.
+        let text = format!("{text}\n[pool]\nprepare_threshold = 1\n");
         let (config, log) = (dir.join("proxy.toml"), dir.join("proxy.log"));
         std::fs::write(&config, text).expect("proxy.toml");
         let mut proxy = Self { child: spawn(&config, &log), config, log, port, admin_port };
