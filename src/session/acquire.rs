@@ -239,8 +239,10 @@ impl Session {
         }
         self.worker.metrics.reroute(why.label());
         self.answer.clear();
-        self.skipping = false;
         self.open_batch = false;
+        if std::mem::take(&mut self.skipping) {
+            self.close_backend();
+        }
         self.release_if_free();
         if why == Rerun::NotPrimary {
             attempt.takes_refusals = !self.wait_for_topology(REFUSAL_WAIT).await?;

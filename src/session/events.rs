@@ -121,6 +121,7 @@ impl Session {
         let parses = (reused && run.parses_after(state)).then_some(Rerun::Parses);
         if let Some(why) = self.rerun_for(state, fields, run).or(parses) {
             run.rerun = Some(why);
+            self.skipping = self.answer.is_settled();
             self.to_client.truncate(run.mark);
             return Ok(false);
         }

@@ -47,6 +47,14 @@ pub(super) enum Next {
 }
 
 impl Session {
+    /// Closes the backend that is held: without its Sync a batch that failed isn't over there, and what came next would be dropped.
+    pub(super) fn close_backend(&mut self) {
+        self.handle.hold(None);
+        if let Some(lease) = self.lease.take() {
+            lease.pool.closed();
+        }
+    }
+
     /// Decides what a lost backend means for the batch that it had.
     pub(super) fn on_loss(
         &mut self,

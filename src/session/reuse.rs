@@ -2,8 +2,8 @@
 //! (`pool.prepare_threshold`): it is neither parsed nor, where PostgreSQL settles on a generic plan, planned again.
 //!
 //! Only where the answer is the same: one read outside of a transaction, of a session without pins, that is parsed alike at any time
-//! ([`sql::parses_alike`]); only among sessions with the same settings; not over DDL that is known
-//! of. What fails on a statement that it had not parsed itself is run again with its own Parse, before the client gets anything.
+//! ([`sql::parses_alike`]); only among sessions with the same settings; not over DDL that is known of. What fails on a statement that it
+//! had not parsed itself is run again with its own Parse, before the client gets anything.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash};
@@ -49,8 +49,8 @@ impl Recurring {
         Self { seen: HashMap::default(), hasher: RandomState::default(), limit }
     }
 
-    /// What backends have of a text that came `threshold` times before; `make` makes it when it is the first time, or says that the text has to
-    /// be parsed each time.
+    /// What backends have of a text that came `threshold` times before; `make` makes it when it is the first time, or says that the
+    /// text has to be parsed each time.
     fn meet(
         &mut self,
         parse: &Parse<'_>,
@@ -97,6 +97,10 @@ impl Session {
             || self.in_transaction()
             || self.pins.any()
         {
+            return;
+        }
+        // A batch that could not be run again by itself: behind its error a server waits for the Sync.
+        if items.last().is_none_or(|item| bytes[item.start] != tag::SYNC) {
             return;
         }
         let is = |item: &Item, of: u8| bytes[item.start] == of && item.unnamed != 0;

@@ -365,9 +365,8 @@ impl Session {
     /// A backend that a cancel was sent to might still get it when it serves another: it is closed instead.
     fn drop_cancelled(&mut self) {
         let idle = matches!(self.tx, Tx::Idle) && !self.open_batch && !self.pins.any();
-        if idle && let Some(lease) = self.lease.take_if(|lease| lease.cancelled) {
-            self.handle.hold(None);
-            lease.pool.closed();
+        if idle && self.lease.as_ref().is_some_and(|lease| lease.cancelled) {
+            self.close_backend();
         }
     }
 

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 
 use crate::support::raw::{Raw, bind, describe, execute, frame, parse, query};
-use crate::support::{Proxy, World, block_on, connect, told};
+use crate::support::{Proxy, World, block_on, connect, leader, on_leader, told};
 
 fn statement(sql: &str) -> Vec<u8> {
     [parse("", sql), bind(""), describe(), execute()].concat()
@@ -156,6 +156,31 @@ fn what_follows_a_flush_may_write() {
     assert_eq!(raw.tags(), "12TDCZ");
     raw.send(&query("DROP TABLE flushed"));
     assert_eq!(raw.tags(), "CZ");
+    world.proxy.assert_healthy();
+}
+
+/// What a primary refuses as a standby would is run again, in case that it isn't the primary any more: behind a Flush on another backend, as
+/// the first waits for the Sync.
+#[test]
+fn what_is_refused_behind_a_flush_is_told() {
+    let world = World::shared();
+    on_leader(
+        &world.status,
+        "CREATE FUNCTION recovers() RETURNS int LANGUAGE plpgsql AS
+         $$ BEGIN RAISE EXCEPTION 'recovery is in progress' USING ERRCODE = '55000'; END $$",
+    );
+    let log_in = |port| Raw::log_in(port, "app", "app", world.status.app_password.reveal());
+    let mut sessions = [log_in(leader(&world.status).direct_port), log_in(world.proxy.port)];
+    let told = sessions.each_mut().map(|raw| {
+        raw.send(&[statement("SELECT recovers()"), frame(b'H', b"")].concat());
+        let mut tags: String = (0..4).map(|_| char::from(raw.receive().expect("an answer").0)).collect();
+        raw.send(&frame(b'S', b""));
+        tags += &raw.tags();
+        raw.send(&query("SELECT 1"));
+        tags + &raw.tags()
+    });
+    assert_eq!(told, ["12TEZTDCZ"; 2]);
+    on_leader(&world.status, "DROP FUNCTION recovers()");
     world.proxy.assert_healthy();
 }
 

@@ -108,6 +108,17 @@ fn what_is_said_when_it_fails_is_the_statements_own() {
     on_leader(&world.status, "CREATE TABLE reused (a bigint); GRANT ALL ON reused TO app");
     assert_eq!(same(all, &["1"], "with another table"), "12TCZ");
     on_leader(&world.status, "DROP TABLE reused");
+    // Behind a Flush nothing can be run again.
+    assert_eq!(same("SELECT $1::int + 1", &["1"], ""), "12TDCZ");
+    assert_eq!(same("SELECT $1::int + 1", &["1"], "again"), "12TDCZ");
+    let flushed = [parse("", "SELECT $1::int + 1"), bind_with("", &[]), execute(), frame(b'H', b"")].concat();
+    let told = [&mut direct, &mut through].map(|raw| {
+        raw.send(&flushed);
+        let told = [raw.expect(b'1'), raw.expect(b'E')];
+        raw.send(&sync());
+        (told, raw.tags())
+    });
+    assert_eq!(told[0], told[1]);
     proxy.assert_healthy();
 }
 
