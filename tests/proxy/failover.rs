@@ -168,6 +168,8 @@ fn sessions_outlive_a_switchover_and_a_dead_primary() {
         assert_eq!(world.proxy.metric("pgha_epoch", "pgha_epoch"), epoch + 1.0);
 
         let old = leader(&world.cluster.status().await).name.clone();
+        // Until they were seen on the new timeline replicas serve nothing, and with the primary gone they can't be seen there.
+        world.proxy.until("both replicas", |proxy| proxy.get("/readyz").contains("\"replicas\":2"));
         let reads = Asking::reads(&world);
         let wal = tempfile::tempdir().expect("a folder");
         let _receiving = receive_wal(&world, &world.cluster.status().await, wal.path());
