@@ -254,7 +254,8 @@ fn execute_runs_what_was_parsed() {
         assert_eq!(session.say("RESET application_name;"), "");
     }
     assert_eq!(session.say("EXECUTE locks;"), "");
-    assert!(proxy.get("/sessions").contains("\"pinned\":1"), "{}", proxy.get("/sessions"));
+    // Shown a moment after the answer.
+    proxy.until("its pin", |proxy| proxy.get("/sessions").contains("\"pinned\":1"));
     assert_eq!(session.say("DEALLOCATE locks;"), "");
     assert!(session.say("EXECUTE locks;").contains("26000"));
     // The error is the statement's own where it can't be planned any more.
