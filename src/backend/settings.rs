@@ -131,24 +131,17 @@ impl Settings {
 
     /// A number for what decides how a statement's names are resolved: search path and role.
     pub fn naming(&self) -> u64 {
-        let mut hasher = FixedState::default().build_hasher();
-        for name in ["search_path", "role", "session_authorization"] {
-            if let Some(statement) = self.statements.get(name) {
-                hasher.write(name.as_bytes());
-                hasher.write(statement);
-            }
-        }
-        hasher.finish()
+        let names = ["search_path", "role", "session_authorization"];
+        number(names.into_iter().filter_map(|name| Some((name, &**self.statements.get(name)?))))
     }
 
-    /// A number for what may decide how a statement is read and planned: all of it but `application_name`.
+    /// A number for what may decide how a statement is read and planned: all of it but `application_name`. Never 0.
     pub fn planning(&self) -> u64 {
-        let mut hasher = FixedState::default().build_hasher();
-        for (name, statement) in self.statements.iter().filter(|(name, _)| &***name != "application_name") {
-            hasher.write(name.as_bytes());
-            hasher.write(statement);
-        }
-        hasher.finish().max(1)
+        number(self.all().filter(|(name, _)| *name != "application_name")).max(1)
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.statements.iter().map(|(name, statement)| (&**name, &**statement))
     }
 
     /// Whether two are the same, at the price of one comparison when they are not or are one object.
@@ -197,15 +190,20 @@ impl Settings {
     }
 
     fn renew_fingerprint(&mut self) {
-        let mut hasher = FixedState::default().build_hasher();
-        for (name, statement) in &self.statements {
-            hasher.write(name.as_bytes());
-            hasher.write(statement);
-        }
-        self.fingerprint = if self.statements.is_empty() { 0 } else { hasher.finish() };
+        self.fingerprint = if self.statements.is_empty() { 0 } else { number(self.all()) };
         let level = self.value("default_transaction_isolation");
         self.serializable = level.map(|level| level.eq_ignore_ascii_case(b"serializable"));
     }
+}
+
+/// A number for these settings, in this order.
+fn number<'a>(settings: impl Iterator<Item = (&'a str, &'a [u8])>) -> u64 {
+    let mut hasher = FixedState::default().build_hasher();
+    for (name, statement) in settings {
+        hasher.write(name.as_bytes());
+        hasher.write(statement);
+    }
+    hasher.finish()
 }
 
 /// `SET name TO value`, `value` as SQL.

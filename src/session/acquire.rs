@@ -240,6 +240,7 @@ impl Session {
         self.worker.metrics.reroute(why.label());
         self.answer.clear();
         self.open_batch = false;
+        // Without its Sync a batch that failed isn't over there, and what came next would be dropped.
         if std::mem::take(&mut self.skipping) {
             self.close_backend();
         }

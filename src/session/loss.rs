@@ -47,7 +47,7 @@ pub(super) enum Next {
 }
 
 impl Session {
-    /// Closes the backend that is held: without its Sync a batch that failed isn't over there, and what came next would be dropped.
+    /// Closes the backend that is held, if one is.
     pub(super) fn close_backend(&mut self) {
         self.handle.hold(None);
         if let Some(lease) = self.lease.take() {
@@ -153,11 +153,10 @@ impl Session {
         self.answer.clear();
         self.to_backend.clear();
         self.backend_at = 0;
-        self.handle.hold(None);
-        if let Some(lease) = self.lease.take() {
+        if let Some(lease) = &self.lease {
             tracing::debug!(backend = ?lease.backend, loss = %loss.detail(), "backend lost");
-            lease.pool.closed();
         }
+        self.close_backend();
     }
 
     /// A pinned session lost what no other backend has.

@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
-use crate::support::raw::{Message, Raw, frame, parse, query};
+use crate::support::raw::{Message, Raw, frame, parse, query, sync};
 use crate::support::{PATIENCE, Proxy, World, block_on, direct, leader, on_leader};
 
 /// Sessions that take turns.
@@ -234,7 +234,7 @@ fn batch(random: &mut StdRng, ties: bool, words: &mut String, bytes: &mut Vec<u8
                 let begin = if ties { "BEGIN" } else { "BEGIN READ ONLY" };
                 let sql = [begin, "COMMIT", "ROLLBACK"][random.random_range(0..3)];
                 write!(words, "Parse(\"\", {sql}) ").expect("a String takes everything");
-                bytes.extend(frame(b'P', &[b"\0", sql.as_bytes(), b"\0\0\0"].concat()));
+                bytes.extend(parse("", sql));
                 bind(words, bytes, "", "");
                 close(words, bytes, "");
                 // What follows before the same Sync stays where a READ ONLY transaction was, which may be a replica.
@@ -254,7 +254,7 @@ fn batch(random: &mut StdRng, ties: bool, words: &mut String, bytes: &mut Vec<u8
                     close(words, bytes, name);
                 }
                 write!(words, "Parse({name:?}, {text}) ").expect("a String takes everything");
-                bytes.extend(frame(b'P', &[name.as_bytes(), b"\0", text.as_bytes(), b"\0\0\0"].concat()));
+                bytes.extend(parse(name, &text));
                 if random.random() {
                     bind(words, bytes, portal, name);
                 }
@@ -269,7 +269,7 @@ fn batch(random: &mut StdRng, ties: bool, words: &mut String, bytes: &mut Vec<u8
         }
     }
     words.push_str("Sync ");
-    bytes.extend(frame(b'S', b""));
+    bytes.extend(sync());
 }
 
 /// One read as most drivers send it.
@@ -290,7 +290,7 @@ fn lone(random: &mut StdRng, words: &mut String, bytes: &mut Vec<u8>) {
     }
     bind(words, bytes, "", "");
     words.push_str("Sync ");
-    bytes.extend(frame(b'S', b""));
+    bytes.extend(sync());
 }
 
 fn close(words: &mut String, bytes: &mut Vec<u8>, name: &str) {
@@ -372,7 +372,7 @@ fn sessions_that_share_backends_see_what_they_would_alone() {
     on_leader(&world.status, "CREATE DATABASE alone OWNER app");
     direct(&world.status, leader(&world.status), "alone", &format!("SET ROLE app; {TABLES}"));
     block_on(world.replicas_catch_up());
-    // Every second one with unnamed statements that are served from those of others as soon as they can be.
+    // Half of them with unnamed statements that are served from those of others as soon as they can be.
     let proxies = [0, 1].map(|threshold| {
         let configuration = format!("pool.size = {SESSIONS}\npool.prepare_threshold = {threshold}");
         Proxy::start(&world.status, &configuration)
