@@ -47,7 +47,8 @@ pub struct TopologyConfig {
     pub source: Source,
     /// `monitor_interval`: time between checks of a member in quiet times; default 1 s.
     pub monitor_interval: Duration,
-    /// `monitor_interval_busy`: the same while sessions wait for a primary; default 20 ms.
+    /// `monitor_interval_busy`: the same while sessions wait for a primary, and of replicas that are to follow a new one;
+    /// default 20 ms.
     pub monitor_interval_busy: Duration,
     /// `lsn_interval`: time between readings of LSNs while a session needs them; default 5 ms.
     pub lsn_interval: Duration,

@@ -32,7 +32,8 @@ use rule::Reign;
 pub struct Settings {
     /// `topology.monitor_interval`
     pub check_quiet: Duration,
-    /// `topology.monitor_interval_busy`: while there is no primary, and just after there is another.
+    /// `topology.monitor_interval_busy`: while there is no primary, just after there is another, and of replicas that are
+    /// to follow it.
     pub check_busy: Duration,
     /// `topology.monitor_timeout`: how long one check may take.
     pub check_timeout: Duration,
@@ -306,8 +307,8 @@ impl Machine {
             .filter_map(|node| {
                 let key = node.key.as_ref()?;
                 let suspected = node.suspected_until.is_some_and(|until| now < until);
-                let every =
-                    if busy || suspected { self.settings.check_busy } else { self.settings.check_quiet };
+                let often = busy || suspected || self.awaited(node, now);
+                let every = if often { self.settings.check_busy } else { self.settings.check_quiet };
                 let since = (self.reign.of == Some(node.id)).then_some(self.reign.since);
                 let (name, host, port) = (node.name.clone(), key.host.clone(), key.port);
                 let position = self.position(node.id);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::node::Node;
 use super::{Etcd, Machine};
-use crate::topology::{Found, HoldReason, Rule};
+use crate::topology::{Check, Found, HoldReason, Rule};
 
 impl Machine {
     /// Whether its last check is too old to go by: the monitor is late by more than a check and its repetition may take.
@@ -93,6 +93,16 @@ impl Machine {
         } else {
             Err("doesn't stream from the primary")
         }
+    }
+
+    /// Whether it answers as a replica that doesn't stream from the new primary yet, as Patroni will soon have it do: until
+    /// then reads miss it, and if this primary dies too, they have nowhere to go.
+    pub(super) fn awaited(&self, node: &Node, now: Instant) -> bool {
+        let (Rule::Serving(_), Some(served)) = (self.rule, self.served) else { return false };
+        now.saturating_duration_since(self.rule_since) < self.hold() * 2
+            && node.answers()
+            && node.check.as_ref().is_some_and(Check::in_recovery)
+            && node.streamed.is_none_or(|(epoch, _)| epoch != served.epoch)
     }
 
     pub(super) fn weight(&self, node: &Node) -> u32 {

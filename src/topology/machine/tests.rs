@@ -818,6 +818,35 @@ fn checks_are_quick_while_somebody_may_wait() {
 }
 
 #[test]
+fn replicas_are_checked_often_until_they_follow_a_new_primary() {
+    let mut sim = Sim::serving();
+    let every = |sim: &Sim| sim.machine.poll_wanted(sim.now).iter().map(|poll| poll.every).collect::<Vec<_>>();
+    let (quiet, busy) = (Duration::from_secs(1), Duration::from_millis(20));
+    sim.live(4);
+    assert_eq!(every(&sim), [quiet; 3]);
+    // B leads now, A is down, C is slow to follow.
+    sim.servers[A].up = false;
+    sim.servers[B].found = primary(2, 2000);
+    sim.servers[C].found = cut_off(1000);
+    sim.lead(B);
+    sim.live(6);
+    assert!(sim.serves(B, 2));
+    assert_eq!(every(&sim), [quiet, quiet, busy], "C is awaited");
+    sim.servers[C].found = standby(2, 2000);
+    sim.live(1);
+    assert_eq!(every(&sim), [quiet; 3]);
+    assert_eq!(sim.readable(), [C]);
+    // One that never follows isn't asked so often for ever.
+    sim.servers[B].found = cut_off(2000);
+    sim.servers[C].found = primary(3, 3000);
+    sim.lead(C);
+    sim.live(60);
+    assert_eq!(every(&sim), [quiet, busy, quiet]);
+    sim.live(40);
+    assert_eq!(every(&sim), [quiet; 3]);
+}
+
+#[test]
 fn changes_that_are_not_newer_are_passed_over() {
     let mut sim = Sim::serving();
     sim.machine.handle_keys(KeysChange::Some(vec![KeyChange::delete("leader")]), sim.revision, sim.now);
