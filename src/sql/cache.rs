@@ -3,7 +3,8 @@
 //!
 //! A text is kept when it comes the second time. One with its values written into it mostly comes once, and keeping it
 //! would cost more than reading it: an allocation, and an older verdict thrown out of cold memory. So one whose shape is known already is
-//! looked at only now and then: if it comes often, that will do.
+//! looked at only now and then: if it comes often, that will do. And while texts come whose shapes are known and which aren't kept, the
+//! shape is looked for first: what a text's own place holds would have to come from cold memory.
 
 use std::hash::{BuildHasher, Hasher};
 use std::rc::Rc;
@@ -17,6 +18,8 @@ use super::{Verdict, classify};
 
 /// Verdicts that one set may hold.
 const WAYS: usize = 4;
+/// So many texts that were known by their shapes alone, and shapes are looked for first.
+const NOVEL: u8 = 8;
 
 /// A bounded cache of verdicts, by text and by shape (`shape.rs`). Both are compared in full. Not shared between threads.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub struct ClassCache {
     /// Room for a shape.
     shape: Vec<u8>,
     longest: usize,
+    /// Texts since the last that was kept, of those that were known by their shapes alone; no more than [`NOVEL`].
+    novel: u8,
     hits: u64,
     misses: u64,
 }
@@ -69,7 +74,7 @@ impl ClassCache {
     /// `longest` bytes, and as many of shapes.
     pub fn new(entries: usize, longest: usize) -> Self {
         let (texts, shapes) = (Table::new(entries), Table::new(entries));
-        Self { texts, shapes, shape: Vec::new(), longest, hits: 0, misses: 0 }
+        Self { texts, shapes, shape: Vec::new(), longest, novel: 0, hits: 0, misses: 0 }
     }
 
     /// The verdict on `text`, from the cache or by [`classify`]. A hit allocates nothing.
@@ -85,12 +90,17 @@ impl ClassCache {
         functions: u64,
         classify: impl FnOnce() -> Verdict,
     ) -> Rc<Verdict> {
-        let anew = || Rc::new(classify());
         let under = Under { functions, lexing: *lexing };
         let brief = text.len() <= self.longest;
-        let of_text = if brief { self.texts.hash(text, under) } else { 0 };
-        if brief && let Some(verdict) = self.texts.find(of_text, text, under) {
+        let looked_at = is_looked_at(self.hits);
+        let shape_first = self.novel == NOVEL && !looked_at;
+        if brief
+            && !shape_first
+            && let Some(verdict) = self.texts.get(text, under)
+        {
             self.hits += 1;
+            // A text that was looked for to see whether some come again: they do.
+            self.novel = if self.novel == NOVEL { 0 } else { self.novel };
             return verdict;
         }
         let of_shape = shape(text, *lexing, &mut self.shape).then(|| self.shapes.hash(&self.shape, under));
@@ -98,18 +108,26 @@ impl ClassCache {
             && let Some(verdict) = self.shapes.find(hash, &self.shape, under)
         {
             self.hits += 1;
-            if brief && is_looked_at(self.hits) {
-                self.texts.offer(of_text, text, under, &verdict);
+            self.novel = (self.novel + 1).min(NOVEL);
+            if brief && looked_at {
+                self.texts.offer(self.texts.hash(text, under), text, under, &verdict);
             }
             return verdict;
         }
+        if brief
+            && shape_first
+            && let Some(verdict) = self.texts.get(text, under)
+        {
+            self.hits += 1;
+            return verdict;
+        }
         self.misses += 1;
-        let verdict = anew();
+        let verdict = Rc::new(classify());
         if let Some(hash) = of_shape.filter(|_| is_shared(&verdict)) {
             self.shapes.offer(hash, &self.shape, under, &verdict);
         }
         if brief {
-            self.texts.offer(of_text, text, under, &verdict);
+            self.texts.offer(self.texts.hash(text, under), text, under, &verdict);
         }
         verdict
     }
@@ -142,6 +160,10 @@ impl Table {
         hasher.write_u64(under.functions);
         hasher.write(key);
         hasher.finish()
+    }
+
+    fn get(&mut self, key: &[u8], under: Under) -> Option<Rc<Verdict>> {
+        self.find(self.hash(key, under), key, under)
     }
 
     fn find(&mut self, hash: u64, key: &[u8], under: Under) -> Option<Rc<Verdict>> {

@@ -125,11 +125,9 @@ fn is_plain(byte: u8) -> bool {
 }
 
 /// The end of the letters and digits from `at` on.
-fn word(text: &[u8], mut at: usize) -> usize {
-    while at < text.len() && IS_WORD[usize::from(text[at])] {
-        at += 1;
-    }
-    at
+fn word(text: &[u8], at: usize) -> usize {
+    let rest = text.get(at..).unwrap_or_default();
+    at + rest.iter().position(|byte| !IS_WORD[usize::from(*byte)]).unwrap_or(rest.len())
 }
 
 const IS_WORD: [bool; 256] = {
