@@ -1,7 +1,7 @@
 //! Builds everything, hands it down; signals, drain.
 //!
-//! The one place that knows all parts. One thread a worker, each a single-threaded runtime with its sessions; the control path, the
-//! acceptor and HTTP on a runtime of their own.
+//! The one place that knows all parts. One thread a worker, each a single-threaded runtime with its sessions, the first with the
+//! listener too; the control path and HTTP on a runtime of their own.
 
 mod catalogs;
 mod console;
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use self::catalogs::Sources;
 use self::console::{Admins, Desk};
@@ -29,7 +29,7 @@ use self::threads::Crew;
 use crate::admin;
 use crate::client::{
     Busyness, CancelKeys, ClientLimits, Configured, Counters, HandshakeConfig, Incoming, ListenLimits,
-    Listener, Rules, Turns, Verifiers, VerifiersConfig, Worker as Seat,
+    Listener, Reception, Rules, Turns, Verifiers, VerifiersConfig, Worker as Seat,
 };
 use crate::config::{Config, Quota, TlsMode};
 use crate::control::{self, Control};
@@ -58,10 +58,11 @@ pub struct Proxy {
     shared: Arc<Shared>,
     crew: Crew,
     control: Option<Control>,
-    /// Ends the acceptor and HTTP with it.
+    /// Ends HTTP with it.
     runtime: Option<Runtime>,
     drain: Duration,
-    accepting: tokio::task::AbortHandle,
+    /// The first worker takes connections while this is here.
+    accepting: Option<oneshot::Sender<()>>,
     reload: Reloading,
 }
 
@@ -113,18 +114,20 @@ impl Proxy {
             logins: metrics.logins.clone(),
             console,
         };
-        let crew = Crew::start(&shared, &door, worker_metrics, mail, arrivals)?;
-        let listener = Listener::bind(&config.listen.addresses, config.listen.backlog)
-            .with_context(|| format!("listen.address: {}", join(&config.listen.addresses)))?;
+        let listener =
+            Listener::bind(&config.listen.addresses, config.listen.backlog, &config.limits.keep_alive)
+                .with_context(|| format!("listen.address: {}", join(&config.listen.addresses)))?;
         let addresses = listener.addresses();
-        let accepting = tokio::spawn(listener.run(
-            listen_limits(&config),
-            Arc::new(Counters::default()),
-            seats,
+        let reception = Reception {
+            limits: listen_limits(&config),
+            counters: Arc::new(Counters::default()),
+            workers: seats,
             handshake,
-            Arc::clone(&shared.cancels),
-        ))
-        .abort_handle();
+            cancel_keys: Arc::clone(&shared.cancels),
+        };
+        let (accepting, stopped) = oneshot::channel();
+        let entrance = threads::Entrance { listener, reception, stopped };
+        let crew = Crew::start(&shared, &door, entrance, worker_metrics, mail, arrivals)?;
         let admin = views::serve(&config, metrics, &control, &shared, &crew, &record, Arc::clone(&reload))?;
         drop(entered);
         tracing::info!(listen = %join(&addresses), workers = config.listen.workers, "pg-ha-proxy takes connections");
@@ -136,7 +139,7 @@ impl Proxy {
             control: Some(control),
             runtime: Some(runtime),
             drain: config.limits.drain_timeout,
-            accepting,
+            accepting: Some(accepting),
             reload: Reloading(reload),
         })
     }
@@ -161,7 +164,7 @@ impl Proxy {
     /// # Errors
     /// What went wrong on the way.
     pub fn stop(mut self) -> anyhow::Result<()> {
-        self.accepting.abort();
+        self.accepting = None;
         for worker in 0..self.shared.workers() {
             self.shared.post(worker, Mail::Drain { now: false });
         }
@@ -296,11 +299,7 @@ fn client_limits(quotas: &BTreeMap<String, Quota>) -> HashMap<String, u32> {
 }
 
 fn listen_limits(config: &Config) -> ListenLimits {
-    ListenLimits {
-        clients: config.limits.clients,
-        clients_per_address: config.limits.clients_per_address,
-        keep_alive: config.limits.keep_alive,
-    }
+    ListenLimits { clients: config.limits.clients, clients_per_address: config.limits.clients_per_address }
 }
 
 fn verifiers(config: &Config, control: &Control, tls: &RoleTls) -> anyhow::Result<Verifiers> {

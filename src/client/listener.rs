@@ -1,4 +1,6 @@
 //! Accepts connections, applies the limits, and hands each to the first worker that has room.
+//!
+//! The first worker does it, between its sessions' work: most connections are its own then, and no other thread has to be woken.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -8,7 +10,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use socket2::{Domain, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
@@ -36,8 +39,6 @@ pub struct ListenLimits {
     pub clients: usize,
     /// Clients of one address; 0 is no limit.
     pub clients_per_address: usize,
-    /// Socket options.
-    pub keep_alive: KeepAlive,
 }
 
 /// How many clients there are.
@@ -57,12 +58,34 @@ pub struct ClientGuard {
 /// A connection on its way to a worker.
 #[derive(Debug)]
 pub struct Incoming {
-    /// Its socket, tied to no runtime yet: the worker makes a tokio one of it.
-    pub tcp: std::net::TcpStream,
+    /// Its socket.
+    pub tcp: Accepted,
     /// Where it comes from.
     pub peer: SocketAddr,
     /// Its place, kept while it lives.
     pub guard: ClientGuard,
+}
+
+/// The socket of a connection that was accepted.
+#[derive(Debug)]
+pub enum Accepted {
+    /// On the runtime of the worker that it is given to.
+    Here(TcpStream),
+    /// On none yet.
+    Loose(std::net::TcpStream),
+}
+
+impl Accepted {
+    /// The socket on this runtime, which has to be that of the worker that it was given to.
+    ///
+    /// # Errors
+    /// Those of registering it.
+    pub fn take_up(self) -> io::Result<TcpStream> {
+        match self {
+            Self::Here(tcp) => Ok(tcp),
+            Self::Loose(tcp) => TcpStream::from_std(tcp),
+        }
+    }
 }
 
 /// One worker as the acceptor sees it.
@@ -103,16 +126,27 @@ impl Busyness {
 /// The listening sockets.
 #[derive(Debug)]
 pub struct Listener {
-    sockets: Vec<TcpListener>,
+    sockets: Vec<std::net::TcpListener>,
+}
+
+/// To whom the connections go, and within which limits.
+#[derive(Debug)]
+pub struct Reception {
+    /// What holds before the login.
+    pub limits: ListenLimits,
+    /// How many clients there are.
+    pub counters: Arc<Counters>,
+    /// The workers; the listener runs on the first one's runtime.
+    pub workers: Vec<Worker>,
+    /// How those are told that are turned away.
+    pub handshake: Arc<ArcSwap<HandshakeConfig>>,
+    /// What a cancel request reaches, though there is no place for its connection.
+    pub cancel_keys: Arc<CancelKeys>,
 }
 
 /// What the accepting tasks share.
 struct Acceptor {
-    limits: ListenLimits,
-    counters: Arc<Counters>,
-    workers: Vec<Worker>,
-    handshake: Arc<ArcSwap<HandshakeConfig>>,
-    cancel_keys: Arc<CancelKeys>,
+    reception: Reception,
     refusals: Arc<Semaphore>,
 }
 
@@ -146,13 +180,13 @@ impl Drop for ClientGuard {
 }
 
 impl Listener {
-    /// Binds all addresses. Must be called on the runtime that runs it.
+    /// Binds all addresses. Connections have these socket options from the start.
     ///
     /// # Errors
     /// Those of `bind`, with the address in the text.
-    pub fn bind(addresses: &[SocketAddr], backlog: u32) -> io::Result<Self> {
+    pub fn bind(addresses: &[SocketAddr], backlog: u32, keep_alive: &KeepAlive) -> io::Result<Self> {
         let sockets = addresses.iter().map(|&address| {
-            bind(address, backlog)
+            bind(address, backlog, keep_alive)
                 .map_err(|error| io::Error::new(error.kind(), format!("can't listen on {address}: {error}")))
         });
         Ok(Self { sockets: sockets.collect::<io::Result<_>>()? })
@@ -163,23 +197,22 @@ impl Listener {
         self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
     }
 
-    /// Accepts until it is dropped.
-    pub async fn run(
-        self,
-        limits: ListenLimits,
-        counters: Arc<Counters>,
-        workers: Vec<Worker>,
-        handshake: Arc<ArcSwap<HandshakeConfig>>,
-        cancel_keys: Arc<CancelKeys>,
-    ) {
+    /// Takes connections from now on, on the runtime that this is called on, until what comes back is dropped.
+    ///
+    /// # Errors
+    /// Those of registering the sockets.
+    pub fn open(self, reception: Reception) -> io::Result<impl Future<Output = ()>> {
+        let sockets = self.sockets.into_iter().map(TcpListener::from_std).collect::<io::Result<Vec<_>>>()?;
         let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
-        let acceptor = Arc::new(Acceptor { limits, counters, workers, handshake, cancel_keys, refusals });
-        let mut tasks = JoinSet::new();
-        for socket in self.sockets {
-            let acceptor = Arc::clone(&acceptor);
-            tasks.spawn(async move { acceptor.accept(socket).await });
-        }
-        while tasks.join_next().await.is_some() {}
+        let acceptor = Arc::new(Acceptor { reception, refusals });
+        Ok(async move {
+            let mut tasks = JoinSet::new();
+            for socket in sockets {
+                let acceptor = Arc::clone(&acceptor);
+                tasks.spawn(async move { acceptor.accept(socket).await });
+            }
+            while tasks.join_next().await.is_some() {}
+        })
     }
 }
 
@@ -197,14 +230,10 @@ impl Acceptor {
     }
 
     fn take(&self, tcp: TcpStream, peer: SocketAddr) {
-        let Some(guard) = self.counters.admit(peer.ip(), &self.limits) else {
+        let Reception { counters, limits, .. } = &self.reception;
+        let Some(guard) = counters.admit(peer.ip(), limits) else {
             return self.turn_away(tcp, peer);
         };
-        if let Err(error) = tune(&tcp, &self.limits.keep_alive) {
-            // The client is gone already.
-            tracing::debug!(%peer, %error, "can't set socket options");
-            return;
-        }
         if let Some((tcp, peer)) = self.hand_over(tcp, peer, guard) {
             self.turn_away(tcp, peer);
         }
@@ -217,15 +246,17 @@ impl Acceptor {
         peer: SocketAddr,
         guard: ClientGuard,
     ) -> Option<(TcpStream, SocketAddr)> {
+        let workers = self.reception.workers.iter().enumerate();
         let room =
-            self.workers.iter().filter_map(|worker| Some((worker, worker.incoming.try_reserve().ok()?)));
+            workers.filter_map(|(index, worker)| Some((index, worker, worker.incoming.try_reserve().ok()?)));
         // A worker with room has nothing to do, as it were: the first of them is the least.
         let to_do = |busy: u32| if busy < ROOM { 0 } else { busy };
-        let Some((worker, place)) = room.min_by_key(|(worker, _)| to_do(worker.busy.now())) else {
+        let Some((index, worker, place)) = room.min_by_key(|(_, worker, _)| to_do(worker.busy.now())) else {
             return Some((tcp, peer));
         };
         worker.busy.arrives();
-        match tcp.into_std() {
+        let tcp = if index == 0 { Ok(Accepted::Here(tcp)) } else { tcp.into_std().map(Accepted::Loose) };
+        match tcp {
             Ok(tcp) => place.send(Incoming { tcp, peer, guard }),
             Err(error) => tracing::warn!(%peer, %error, "can't hand a connection over"),
         }
@@ -235,7 +266,8 @@ impl Acceptor {
     fn turn_away(&self, tcp: TcpStream, peer: SocketAddr) {
         tracing::debug!(%peer, "too many clients");
         let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() else { return };
-        let (handshake, cancel_keys) = (self.handshake.load_full(), Arc::clone(&self.cancel_keys));
+        let (handshake, cancel_keys) =
+            (self.reception.handshake.load_full(), Arc::clone(&self.reception.cancel_keys));
         tokio::spawn(async move {
             let refusal = Refusal::new(SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already");
             if let Some((process_id, secret)) = refuse(tcp, &handshake, &refusal, REFUSAL_TIMEOUT).await {
@@ -254,11 +286,13 @@ fn plain(peer: SocketAddr) -> SocketAddr {
     }
 }
 
-fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(backlog)
+fn bind(address: SocketAddr, backlog: u32, keep_alive: &KeepAlive) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
+    socket.set_reuse_address(true)?;
+    tune(&socket, keep_alive)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
 }
 
 #[cfg(test)]
@@ -266,9 +300,29 @@ mod tests {
     use super::*;
 
     fn limits(clients: usize, clients_per_address: usize) -> ListenLimits {
-        let second = Duration::from_secs(1);
-        let keep_alive = KeepAlive { idle: second, interval: second, count: 1, user_timeout: second };
-        ListenLimits { clients, clients_per_address, keep_alive }
+        ListenLimits { clients, clients_per_address }
+    }
+
+    #[test]
+    fn connections_have_the_options_of_the_socket_that_accepts_them() {
+        let seconds = Duration::from_secs;
+        let keep_alive =
+            KeepAlive { idle: seconds(11), interval: seconds(12), count: 13, user_timeout: seconds(14) };
+        let listener = Listener::bind(&["127.0.0.1:0".parse().unwrap()], 1, &keep_alive).unwrap();
+        let client = std::net::TcpStream::connect(listener.addresses()[0]).unwrap();
+        let accepted = loop {
+            match listener.sockets[0].accept() {
+                Ok((accepted, _)) => break accepted,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        };
+        let socket = socket2::SockRef::from(&accepted);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), keep_alive.idle);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), keep_alive.interval);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), keep_alive.count);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(keep_alive.user_timeout));
+        drop(client);
     }
 
     #[test]

@@ -17,7 +17,9 @@ pub use crate::wire::startup::Replication;
 pub use cancel::{CancelEntry, CancelKeys, Target};
 pub use handshake::{Accepted, ClientLimits, HandshakeConfig, HandshakeError, Outcome, accept, refuse};
 pub use hba::Rules;
-pub use listener::{Busyness, ClientGuard, Counters, Incoming, ListenLimits, Listener, ROOM, Worker};
+pub use listener::{
+    Busyness, ClientGuard, Counters, Incoming, ListenLimits, Listener, ROOM, Reception, Worker,
+};
 pub use login::RoleGuard;
 pub use turns::Turns;
 pub use verifiers::{Configured, Lookup, LookupFuture, Verifiers, VerifiersConfig};

@@ -8,13 +8,13 @@ use tokio::net::TcpStream;
 
 use crate::config::KeepAlive;
 
-/// Sets `TCP_NODELAY` and keep-alive on a socket.
+/// Sets `TCP_NODELAY` and keep-alive on a socket. What a listening socket has, Linux gives to those that it accepts (tcp(7)).
 ///
 /// # Errors
 /// Those of `setsockopt`.
-pub fn tune(stream: &TcpStream, keep_alive: &KeepAlive) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
+pub fn tune<'s>(socket: impl Into<SockRef<'s>>, keep_alive: &KeepAlive) -> io::Result<()> {
+    let socket = socket.into();
+    socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()
             .with_time(keep_alive.idle)

@@ -170,12 +170,12 @@ impl Stream {
         poll_fn(|cx| self.poll_flush(cx)).await
     }
 
-    /// Says goodbye (TLS's close_notify, FIN) as far as that goes without waiting for the peer.
+    /// Says goodbye as far as that goes without waiting for the peer: TLS's close_notify. What a plain connection says, its FIN, comes
+    /// with its end: it is to be dropped next.
     pub async fn shutdown(&mut self) {
-        // The peer may be gone already: there is nobody left to tell.
-        let _gone = match self {
-            Self::Plain(tcp) => poll_fn(|cx| Pin::new(&mut *tcp).poll_shutdown(cx)).await,
-            Self::Tls(tls) => poll_fn(|cx| Pin::new(&mut *tls).poll_shutdown(cx)).await,
-        };
+        if let Self::Tls(tls) = self {
+            // The peer may be gone already: there is nobody left to tell.
+            let _gone = poll_fn(|cx| Pin::new(&mut *tls).poll_shutdown(cx)).await;
+        }
     }
 }

@@ -6,13 +6,14 @@ use std::thread::JoinHandle;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use tokio::net::TcpStream;
 use tokio::runtime::LocalOptions;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::console::{self, Desk};
 use crate::admin::console::DATABASE;
-use crate::client::{self, HandshakeConfig, HandshakeError, Incoming, Outcome, Replication, Verifiers};
+use crate::client::{
+    self, HandshakeConfig, HandshakeError, Incoming, Listener, Outcome, Reception, Replication, Verifiers,
+};
 use crate::metrics::{self, LoginResult, Logins};
 use crate::session::{self, Mail, Shared, Worker};
 
@@ -23,6 +24,27 @@ pub(super) struct Door {
     pub(super) verifiers: Arc<Verifiers>,
     pub(super) logins: Arc<Logins>,
     pub(super) console: Arc<Desk>,
+}
+
+/// Where clients come in: the first worker's business.
+pub(super) struct Entrance {
+    pub(super) listener: Listener,
+    pub(super) reception: Reception,
+    /// Nobody comes in any more once the other end is gone.
+    pub(super) stopped: oneshot::Receiver<()>,
+}
+
+impl Entrance {
+    /// Takes connections on the runtime that this is called on.
+    fn open(self) -> std::io::Result<impl Future<Output = ()>> {
+        let (taking, stopped) = (self.listener.open(self.reception)?, self.stopped);
+        Ok(async move {
+            tokio::select! {
+                _gone = stopped => {}
+                () = taking => {}
+            }
+        })
+    }
 }
 
 /// The worker threads.
@@ -37,14 +59,17 @@ impl Crew {
     pub(super) fn start(
         shared: &Arc<Shared>,
         door: &Door,
+        entrance: Entrance,
         metrics: Vec<metrics::Worker>,
         mail: Vec<mpsc::Receiver<Mail>>,
         arrivals: Vec<mpsc::Receiver<Incoming>>,
     ) -> anyhow::Result<Self> {
         let sessions = Arc::new(AtomicUsize::new(0));
         let mut threads = Vec::new();
+        let mut entrance = Some(entrance);
         let parts = metrics.into_iter().zip(mail).zip(arrivals);
         for (index, ((metrics, mail), arrivals)) in parts.enumerate() {
+            let entrance = entrance.take();
             let (shared, door, sessions) = (Arc::clone(shared), door.clone(), Arc::clone(&sessions));
             let (started, outcome) = std::sync::mpsc::sync_channel(1);
             // The runtime can't leave the thread that it was made on: what its tasks have is not shared.
@@ -52,8 +77,14 @@ impl Crew {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build_local(LocalOptions::default());
-                let runtime = match runtime {
-                    Ok(runtime) => runtime,
+                let opened = runtime.and_then(|runtime| {
+                    let entered = runtime.enter();
+                    let taking = entrance.map(Entrance::open).transpose()?;
+                    drop(entered);
+                    Ok((runtime, taking))
+                });
+                let (runtime, taking) = match opened {
+                    Ok(opened) => opened,
                     Err(error) => {
                         let _nobody_waits = started.send(Err(error));
                         return;
@@ -61,7 +92,11 @@ impl Crew {
                 };
                 let _nobody_waits = started.send(Ok(()));
                 let worker = Worker::new(index, shared, metrics);
-                runtime.block_on(serve(worker, door, mail, arrivals, sessions));
+                runtime.block_on(async {
+                    // Ends, and with it the arrivals, when the proxy takes no more clients.
+                    taking.map(tokio::task::spawn_local);
+                    serve(worker, door, mail, arrivals, sessions).await;
+                });
             });
             threads.push(thread.context("starting a worker")?);
             outcome.recv().context("starting a worker")?.context("starting a worker's runtime")?;
@@ -123,7 +158,7 @@ async fn take_arrivals(
 /// Logs a client in and serves it to its end.
 async fn admit(worker: std::rc::Rc<Worker>, door: &Door, incoming: Incoming, counted: Counted) {
     let Incoming { tcp, peer, guard } = incoming;
-    let outcome = match TcpStream::from_std(tcp) {
+    let outcome = match tcp.take_up() {
         Ok(tcp) => {
             let config = door.handshake.load_full();
             // A login is over soon, and the task lives as long as its client: its memory isn't to be as large.

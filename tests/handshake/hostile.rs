@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pg_ha_proxy::client::{Counters, HandshakeError, ListenLimits, Listener, Worker};
+use pg_ha_proxy::client::{Counters, HandshakeError, ListenLimits, Listener, Reception, Worker};
 use pg_ha_proxy::config::{User, UserSecret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -202,15 +202,22 @@ async fn versions_and_options_are_negotiated() {
 
 #[tokio::test]
 async fn clients_over_the_limit_are_told_so() {
-    let listener = Listener::bind(&[(Ipv4Addr::LOCALHOST, 0).into()], 16).unwrap();
+    let listener = Listener::bind(&[(Ipv4Addr::LOCALHOST, 0).into()], 16, &keep_alive()).unwrap();
     let address = listener.addresses()[0];
-    let limits = ListenLimits { clients: 1, clients_per_address: 0, keep_alive: keep_alive() };
+    let limits = ListenLimits { clients: 1, clients_per_address: 0 };
     let (incoming, mut arrived) = mpsc::channel(4);
     let worker = Worker { incoming, busy: Arc::default() };
     let busy = Arc::clone(&worker.busy);
     let counters = Arc::new(Counters::default());
     let handshake = Arc::new(ArcSwap::from_pointee(handshake_config(None)));
-    tokio::spawn(listener.run(limits, Arc::clone(&counters), vec![worker], handshake, Arc::default()));
+    let reception = Reception {
+        limits,
+        counters: Arc::clone(&counters),
+        workers: vec![worker],
+        handshake,
+        cancel_keys: Arc::default(),
+    };
+    tokio::spawn(listener.open(reception).unwrap());
 
     let _first = TcpStream::connect(address).await.unwrap();
     let taken = arrived.recv().await.unwrap();
