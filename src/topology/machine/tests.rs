@@ -820,7 +820,8 @@ fn checks_are_quick_while_somebody_may_wait() {
 #[test]
 fn replicas_are_checked_often_until_they_follow_a_new_primary() {
     let mut sim = Sim::serving();
-    let every = |sim: &Sim| sim.machine.poll_wanted(sim.now).iter().map(|poll| poll.every).collect::<Vec<_>>();
+    let every =
+        |sim: &Sim| sim.machine.poll_wanted(sim.now).iter().map(|poll| poll.every).collect::<Vec<_>>();
     let (quiet, busy) = (Duration::from_secs(1), Duration::from_millis(20));
     sim.live(4);
     assert_eq!(every(&sim), [quiet; 3]);
