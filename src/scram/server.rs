@@ -82,9 +82,9 @@ impl ServerStart {
         // The user's name stands in the startup packet; PostgreSQL ignores the one in here, and so do we.
         let (_user, rest) = attribute(gs2.bare, 'n', "no user name")?;
         let (client_nonce, _extensions) = attribute(rest, 'r', "no nonce")?;
-        let nonce = format!("{}{}", nonce(client_nonce)?, self.nonce.0);
-        let server_first =
-            format!("r={nonce},s={},i={}", STANDARD.encode(&verifier.salt), verifier.iterations);
+        let nonce = [nonce(client_nonce)?, &self.nonce.0].concat();
+        let (salt, iterations) = (STANDARD.encode(&verifier.salt), verifier.iterations.to_string());
+        let server_first = ["r=", &nonce, ",s=", &salt, ",i=", &iterations].concat();
         Ok(ServerChallenge {
             verifier,
             binding: STANDARD.encode(binding),
@@ -125,13 +125,13 @@ impl ServerChallenge {
             return Err(ScramError::Nonce);
         }
         let proof = key::<KEY_LEN>(proof, "malformed proof")?;
-        let auth_message = format!("{},{},{without_proof}", self.client_first_bare, self.server_first);
+        let auth_message = [&self.client_first_bare, &*self.server_first, without_proof].join(",");
         let opened = self.verifier.stored_key.open(&proof, &auth_message);
         let client_key = opened.filter(|_| !self.verifier.doomed).ok_or(ScramError::WrongProof)?;
         let signature = self.verifier.server_key().sign(&auth_message);
         Ok(Proven {
             keys: self.verifier.login_keys(client_key),
-            server_final: format!("v={}", STANDARD.encode(signature)),
+            server_final: ["v=", &STANDARD.encode(signature)].concat(),
         })
     }
 }

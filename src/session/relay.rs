@@ -274,11 +274,11 @@ impl Session {
     fn digest(&mut self, cx: &mut Context<'_>, buf: &[u8], run: &mut Run) -> Result<(), Refused> {
         let (mut at, mut from) = (0, 0);
         loop {
-            let step = self.answer.step(&buf[at..]).map_err(|error| Loss::OutOfStep(error.to_string()))?;
-            let (pass, n) = match step {
-                Step::Pass(n) => (run.rerun.is_none(), n),
-                Step::Skip(n) => (false, n),
-                Step::Event(event, n) => {
+            // Taken apart where it is: it is large, and there is one for each frame.
+            let (pass, n) = match self.answer.step(&buf[at..]) {
+                Ok(Step::Pass(n)) => (run.rerun.is_none(), n),
+                Ok(Step::Skip(n)) => (false, n),
+                Ok(Step::Event(event, n)) => {
                     if matches!(event, Event::Error { .. } | Event::Reused) {
                         // What came before it goes with it, or before what is said in its place.
                         self.to_client.extend_from_slice(&buf[from..at]);
@@ -286,7 +286,8 @@ impl Session {
                     }
                     (self.on_event(event, run)?, n)
                 }
-                Step::More => break,
+                Ok(Step::More) => break,
+                Err(error) => return Err(Loss::OutOfStep(error.to_string()).into()),
             };
             if pass {
                 at += n;

@@ -28,30 +28,31 @@ pub(super) fn shape(text: &[u8], lexing: Lexing, shape: &mut Vec<u8>) -> bool {
     }
     // What is copied is copied in runs, from one value to the next.
     let (mut at, mut from) = (0, 0);
-    while let Some(&byte) = text.get(at) {
-        let (end, value): (_, &[u8]) = match KINDS[usize::from(byte)] {
-            Kind::Plain => (at + 1, b""),
-            Kind::Word => (word(text, at), b""),
+    loop {
+        let longest = text.len().min(from + LONGEST.saturating_sub(shape.len()));
+        let Some(rest) = text.get(at..longest) else { return false };
+        let Some(plain) = first_stop(rest) else { break };
+        at += plain;
+        let before = at.checked_sub(1).map_or(b' ', |before| text[before]);
+        let (end, value): (_, &[u8]) = match KINDS[usize::from(text[at])] {
+            // A part of a word.
+            Kind::Digit if IS_WORD[usize::from(before)] => (word(text, at), b""),
             Kind::Digit => {
                 let end = word(text, at);
                 number(text, at, end).map_or((end, b"".as_slice()), |end| (end, b"0"))
             }
-            Kind::String => {
-                // `E'`, `U&'` and their like.
-                let before = at.checked_sub(1).map_or(b' ', |before| text[before]);
-                match quoted(text, at) {
-                    Some(end) if before != b'&' && is_plain(before) => (end, b"''"),
-                    _ => return false,
-                }
-            }
+            // Not `E'`, `U&'` and their like.
+            Kind::String if before != b'&' && is_plain(before) => match quoted(text, at) {
+                Some(end) => (end, b"''"),
+                None => return false,
+            },
             Kind::Name => match quoted(text, at) {
                 Some(end) => (end, b""),
                 None => return false,
             },
-            Kind::Dash if text.get(at + 1) == Some(&b'-') => return false,
-            Kind::Slash if text.get(at + 1) == Some(&b'*') => return false,
-            Kind::Dash | Kind::Slash => (at + 1, b""),
-            Kind::Never => return false,
+            Kind::Dash if text.get(at + 1) != Some(&b'-') => (at + 1, b""),
+            Kind::Slash if text.get(at + 1) != Some(&b'*') => (at + 1, b""),
+            _ => return false,
         };
         if !value.is_empty() {
             shape.extend_from_slice(&text[from..at]);
@@ -59,11 +60,12 @@ pub(super) fn shape(text: &[u8], lexing: Lexing, shape: &mut Vec<u8>) -> bool {
             from = end;
         }
         at = end;
-        if shape.len() + (at - from) > LONGEST {
-            return false;
-        }
     }
-    shape.extend_from_slice(&text[from..]);
+    let rest = &text[from..];
+    if shape.len() + rest.len() > LONGEST {
+        return false;
+    }
+    shape.extend_from_slice(rest);
     from > 0
 }
 
@@ -118,6 +120,21 @@ const KINDS: [Kind; 256] = {
     }
     kinds
 };
+
+/// The place of the first byte that isn't passed over. Sixteen are looked at in one, by comparisons that a compiler makes vectors of.
+fn first_stop(text: &[u8]) -> Option<usize> {
+    let (chunks, _) = text.as_chunks::<16>();
+    let none = chunks.iter().take_while(|chunk| !chunk.iter().fold(false, |any, byte| any | is_stop(*byte)));
+    let passed = none.count() * 16;
+    Some(passed + text[passed..].iter().position(|byte| is_stop(*byte))?)
+}
+
+/// Whether the byte is neither plain nor a part of a word, unless it is a digit in one.
+fn is_stop(byte: u8) -> bool {
+    let others = [b'\'', b'"', b'-', b'/', b'$', b'\\', 0];
+    let is = |other: &u8| byte == *other;
+    others.iter().fold(byte.is_ascii_digit(), |any, other| any | is(other))
+}
 
 /// Whether neither a word nor a number can go on behind this byte.
 fn is_plain(byte: u8) -> bool {
@@ -180,6 +197,18 @@ mod tests {
         let mut out = Vec::new();
         shape(text.as_bytes(), Lexing::default(), &mut out)
             .then(|| String::from_utf8(out).expect("as the text"))
+    }
+
+    #[test]
+    fn no_stop_is_passed_over() {
+        for byte in 0..=u8::MAX {
+            let passed = matches!(KINDS[usize::from(byte)], Kind::Plain | Kind::Word);
+            for at in [0, 15, 16, 31, 40] {
+                let mut text = [b'a'; 45];
+                text[at] = byte;
+                assert_eq!(first_stop(&text), (!passed).then_some(at), "{byte} at {at}");
+            }
+        }
     }
 
     #[test]

@@ -137,7 +137,7 @@ pub fn sasl_response(out: &mut Vec<u8>, data: &str) {
 }
 
 fn append(out: &mut Vec<u8>, message: &impl Message) {
-    let mut bytes = BytesMut::new();
+    let mut bytes = BytesMut::with_capacity(message.message_length() + 1);
     message.encode(&mut bytes).expect("a login message that was built here is within pgwire's limits");
     out.extend_from_slice(&bytes);
 }
