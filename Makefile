@@ -1,4 +1,5 @@
-# `make demo` and `make test` set up, build and run all they need. PROFILE=dev builds faster, for a look around.
+# `make demo` and `make test` set up, build and run all they need. PROFILE=dev builds faster, for a look around; PROFILE=pgo takes longer,
+# for production.
 PROFILE ?= release
 # Arguments of the demo, such as DEMO="--port 7432 --admin-port 9188".
 DEMO ?=
@@ -11,7 +12,11 @@ DEPLOY_TEST ?= full
 
 .PHONY: build setup demo test check chaos truth conformance conformance-short drivers pgo fuzz deploy-check deploy-test bench
 build: setup
+ifeq ($(PROFILE),pgo)
+	@scripts/pgo
+else
 	cargo build --locked --profile $(PROFILE)
+endif
 
 # Patroni, PostgreSQL 18, etcd and protoc, into .local
 setup:
@@ -51,9 +56,9 @@ conformance-short: setup
 	cargo build --locked --bin pg-ha-proxy
 	.local/runtime/bin/python tests/conformance/run.py --way proxy --schedule tests/conformance/short_schedule --folder target/conformance-short
 
-# The release build, laid out by a profile of itself at work: target/pgo; scripts/pgo
-pgo: setup
-	@scripts/pgo
+# The release build, laid out by a profile of itself at work: target/pgo/pg-ha-proxy; scripts/pgo
+pgo:
+	@$(MAKE) --no-print-directory build PROFILE=pgo
 
 # The proxy beside PgBouncer and HAProxy, as ratios: BENCH="--rounds 5 --clients 8"; benches/README.md
 bench: setup
