@@ -121,20 +121,39 @@ const KINDS: [Kind; 256] = {
     kinds
 };
 
-/// The place of the first byte that isn't passed over. Sixteen are looked at in one, by comparisons that a compiler makes vectors of.
+/// The place of the first byte that isn't passed over. Mostly it is near; where it isn't, sixteen are looked at in one, by comparisons
+/// that a compiler makes vectors of.
 fn first_stop(text: &[u8]) -> Option<usize> {
-    let (chunks, _) = text.as_chunks::<16>();
-    let none = chunks.iter().take_while(|chunk| !chunk.iter().fold(false, |any, byte| any | is_stop(*byte)));
-    let passed = none.count() * 16;
-    Some(passed + text[passed..].iter().position(|byte| is_stop(*byte))?)
+    let is_stop = |byte: &u8| STOPS[usize::from(*byte)];
+    let near = text.len().min(16);
+    if let Some(at) = text[..near].iter().position(is_stop) {
+        return Some(at);
+    }
+    let (chunks, _) = text[near..].as_chunks::<16>();
+    let none = chunks.iter().take_while(|chunk| !chunk.iter().fold(false, |any, byte| any | stops(*byte)));
+    let passed = near + none.count() * 16;
+    Some(passed + text[passed..].iter().position(is_stop)?)
 }
 
 /// Whether the byte is neither plain nor a part of a word, unless it is a digit in one.
-fn is_stop(byte: u8) -> bool {
+const fn stops(byte: u8) -> bool {
     let others = [b'\'', b'"', b'-', b'/', b'$', b'\\', 0];
-    let is = |other: &u8| byte == *other;
-    others.iter().fold(byte.is_ascii_digit(), |any, other| any | is(other))
+    let (mut stops, mut at) = (byte.is_ascii_digit(), 0);
+    while at < others.len() {
+        stops |= byte == others[at];
+        at += 1;
+    }
+    stops
 }
+
+const STOPS: [bool; 256] = {
+    let (mut table, mut byte) = ([false; 256], 0);
+    while byte < 256 {
+        table[byte] = stops(byte as u8);
+        byte += 1;
+    }
+    table
+};
 
 /// Whether neither a word nor a number can go on behind this byte.
 fn is_plain(byte: u8) -> bool {
@@ -180,7 +199,10 @@ fn quoted(text: &[u8], at: usize) -> Option<usize> {
     let quote = text[at];
     let mut from = at + 1;
     loop {
-        let end = from + memchr::memchr(quote, text.get(from..)?)?;
+        let rest = text.get(from..)?;
+        // A name is short: looking for its end costs less than calling for it.
+        let near = rest[..rest.len().min(24)].iter().position(|byte| *byte == quote);
+        let end = from + near.or_else(|| memchr::memchr(quote, rest))?;
         if text.get(end + 1) != Some(&quote) {
             return Some(end + 1);
         }
