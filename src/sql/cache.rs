@@ -4,7 +4,8 @@
 //! A text is kept when it comes the second time. One with its values written into it mostly comes once, and keeping it
 //! would cost more than reading it: an allocation, and an older verdict thrown out of cold memory. So one whose shape is known already is
 //! looked at only now and then: if it comes often, that will do. And while texts come whose shapes are known and which aren't kept, the
-//! shape is looked for first: what a text's own place holds would have to come from cold memory.
+//! shape is looked for first, by comparing (`pattern.rs`) and then by reading it: what a text's own place holds would have to come from
+//! cold memory.
 
 use std::hash::{BuildHasher, Hasher};
 use std::rc::Rc;
@@ -13,6 +14,7 @@ use foldhash::fast::RandomState;
 
 use super::functions::Functions;
 use super::lexer::Lexing;
+use super::pattern::Patterns;
 use super::shape::{is_shared, shape};
 use super::{Verdict, classify};
 
@@ -26,6 +28,7 @@ const NOVEL: u8 = 8;
 pub struct ClassCache {
     texts: Table,
     shapes: Table,
+    patterns: Patterns,
     /// Room for a shape.
     shape: Vec<u8>,
     longest: usize,
@@ -63,18 +66,18 @@ struct Entry {
 }
 
 /// What makes the same bytes another key.
-#[derive(Clone, Copy)]
-struct Under {
-    functions: u64,
-    lexing: Lexing,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Under {
+    pub(super) functions: u64,
+    pub(super) lexing: Lexing,
 }
 
 impl ClassCache {
     /// A cache of about `entries` verdicts (rounded up to a power of two, at least four) of texts of at most
     /// `longest` bytes, and as many of shapes.
     pub fn new(entries: usize, longest: usize) -> Self {
-        let (texts, shapes) = (Table::new(entries), Table::new(entries));
-        Self { texts, shapes, shape: Vec::new(), longest, novel: 0, hits: 0, misses: 0 }
+        let (texts, shapes, patterns) = (Table::new(entries), Table::new(entries), Patterns::new());
+        Self { texts, shapes, patterns, shape: Vec::new(), longest, novel: 0, hits: 0, misses: 0 }
     }
 
     /// The verdict on `text`, from the cache or by [`classify`]. A hit allocates nothing.
@@ -94,6 +97,10 @@ impl ClassCache {
         let brief = text.len() <= self.longest;
         let looked_at = is_looked_at(self.hits);
         let shape_first = self.novel == NOVEL && !looked_at;
+        if shape_first && let Some(verdict) = self.patterns.find(text, under) {
+            self.hits += 1;
+            return verdict;
+        }
         if brief
             && !shape_first
             && let Some(verdict) = self.texts.get(text, under)
@@ -103,7 +110,8 @@ impl ClassCache {
             self.novel = if self.novel == NOVEL { 0 } else { self.novel };
             return verdict;
         }
-        let of_shape = shape(text, *lexing, &mut self.shape).then(|| self.shapes.hash(&self.shape, under));
+        let of_shape =
+            shape(text, *lexing, &mut self.shape, |_, _| {}).then(|| self.shapes.hash(&self.shape, under));
         if let Some(hash) = of_shape
             && let Some(verdict) = self.shapes.find(hash, &self.shape, under)
         {
@@ -111,6 +119,7 @@ impl ClassCache {
             self.novel = (self.novel + 1).min(NOVEL);
             if brief && looked_at {
                 self.texts.offer(self.texts.hash(text, under), text, under, &verdict);
+                self.patterns.offer(text, under, &verdict, &mut self.shape);
             }
             return verdict;
         }
@@ -136,6 +145,7 @@ impl ClassCache {
     pub fn clear(&mut self) {
         self.texts.clear();
         self.shapes.clear();
+        self.patterns.clear();
     }
 
     /// How often a verdict was found, and how often it wasn't.
@@ -274,6 +284,23 @@ mod tests {
         }
         assert_eq!(cache.counts(), (109, 12));
         assert_eq!(cache.shapes.sets.iter().flatten().flatten().count(), 1);
+    }
+
+    #[test]
+    fn texts_that_differ_in_their_values_alone_are_told_by_comparing() {
+        let mut cache = ClassCache::new(8, 100);
+        let (functions, lexing) = (Functions::builtin(), Lexing::default());
+        let classify =
+            |cache: &mut ClassCache, text: String| cache.classify(text.as_bytes(), &lexing, &functions).class;
+        for number in 0..100 {
+            assert_eq!(classify(&mut cache, format!("select a from t where n = {number}")), Class::Read);
+        }
+        let under = Under { functions: functions.fingerprint(), lexing };
+        assert!(cache.patterns.find(b"select a from t where n = 1000", under).is_some());
+        assert_eq!(classify(&mut cache, "select a from t where n = 1000 for update".into()), Class::Write);
+        assert_eq!(classify(&mut cache, "select a from t where n = nextval('s')".into()), Class::Write);
+        cache.clear();
+        assert!(cache.patterns.find(b"select a from t where n = 1000", under).is_none());
     }
 
     #[test]

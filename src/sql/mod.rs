@@ -18,6 +18,7 @@ mod keywords_table;
 pub mod lexer;
 mod names;
 mod normalize;
+mod pattern;
 mod relations;
 mod settings;
 mod shape;

@@ -20,8 +20,14 @@ const BY_WORDS: Effects = Effects(
         | Effects::BACKEND_STATE.0,
 );
 
-/// Writes the shape of `text` into `shape`; false if it has none, or no value that would be left out.
-pub(super) fn shape(text: &[u8], lexing: Lexing, shape: &mut Vec<u8>) -> bool {
+/// Writes the shape of `text` into `shape` and tells where each value begins and ends; false if it has none, or no value that would be
+/// left out.
+pub(super) fn shape(
+    text: &[u8],
+    lexing: Lexing,
+    shape: &mut Vec<u8>,
+    mut on_value: impl FnMut(usize, usize),
+) -> bool {
     shape.clear();
     if !lexing.standard_conforming_strings || lexing.encoding != Encoding::AsciiSafe {
         return false;
@@ -55,6 +61,7 @@ pub(super) fn shape(text: &[u8], lexing: Lexing, shape: &mut Vec<u8>) -> bool {
             _ => return false,
         };
         if !value.is_empty() {
+            on_value(at, end);
             shape.extend_from_slice(&text[from..at]);
             shape.extend_from_slice(value);
             from = end;
@@ -72,7 +79,7 @@ pub(super) fn shape(text: &[u8], lexing: Lexing, shape: &mut Vec<u8>) -> bool {
 /// The shape of a text, if it has one and the verdict on it holds for all of its kind.
 pub fn shared_shape(text: &[u8], lexing: &Lexing, verdict: &Verdict) -> Option<Vec<u8>> {
     let mut out = Vec::new();
-    (shape(text, *lexing, &mut out) && is_shared(verdict)).then_some(out)
+    (shape(text, *lexing, &mut out, |_, _| {}) && is_shared(verdict)).then_some(out)
 }
 
 /// Whether the verdict holds for all texts of the shape: nothing of it is a value of the text's, or was decided by one.
@@ -161,7 +168,7 @@ fn is_plain(byte: u8) -> bool {
 }
 
 /// The end of the letters and digits from `at` on.
-fn word(text: &[u8], at: usize) -> usize {
+pub(super) fn word(text: &[u8], at: usize) -> usize {
     let rest = text.get(at..).unwrap_or_default();
     at + rest.iter().position(|byte| !IS_WORD[usize::from(*byte)]).unwrap_or(rest.len())
 }
@@ -177,7 +184,7 @@ const IS_WORD: [bool; 256] = {
 
 /// The end of the number that begins at `at` and whose first letters and digits end at `end`; none if it isn't one of digits and at
 /// most one dot, or touches what a word, a number or a parameter could be part of.
-fn number(text: &[u8], at: usize, mut end: usize) -> Option<usize> {
+pub(super) fn number(text: &[u8], at: usize, mut end: usize) -> Option<usize> {
     let digits = |part: &[u8]| part.iter().all(u8::is_ascii_digit);
     let before = at.checked_sub(1).map_or(b' ', |before| text[before]);
     if before == b'.' || !is_plain(before) || !digits(&text[at..end]) {
@@ -195,7 +202,7 @@ fn number(text: &[u8], at: usize, mut end: usize) -> Option<usize> {
 }
 
 /// The end of what is quoted from `at` on; a doubled quote goes on.
-fn quoted(text: &[u8], at: usize) -> Option<usize> {
+pub(super) fn quoted(text: &[u8], at: usize) -> Option<usize> {
     let quote = text[at];
     let mut from = at + 1;
     loop {
@@ -217,7 +224,7 @@ mod tests {
 
     fn shape_of(text: &str) -> Option<String> {
         let mut out = Vec::new();
-        shape(text.as_bytes(), Lexing::default(), &mut out)
+        shape(text.as_bytes(), Lexing::default(), &mut out, |_, _| {})
             .then(|| String::from_utf8(out).expect("as the text"))
     }
 
@@ -284,9 +291,9 @@ mod tests {
             assert_eq!(shape_of(&format!("{text} , 7")), Some(format!("{text} , 0")), "{text}");
         }
         let off = Lexing { standard_conforming_strings: false, ..Lexing::default() };
-        assert!(!shape(b"select 1", off, &mut Vec::new()));
+        assert!(!shape(b"select 1", off, &mut Vec::new(), |_, _| {}));
         let sjis = Lexing { encoding: Encoding::Sjis, ..Lexing::default() };
-        assert!(!shape(b"select 1", sjis, &mut Vec::new()));
+        assert!(!shape(b"select 1", sjis, &mut Vec::new(), |_, _| {}));
         assert_eq!(shape_of(&format!("select {}, 1", "a,".repeat(LONGEST / 2))), None);
     }
 
