@@ -59,7 +59,7 @@ pub struct ClientGuard {
 #[derive(Debug)]
 pub struct Incoming {
     /// Its socket.
-    pub tcp: Accepted,
+    pub tcp: Arrived,
     /// Where it comes from.
     pub peer: SocketAddr,
     /// Its place, kept while it lives.
@@ -68,14 +68,14 @@ pub struct Incoming {
 
 /// The socket of a connection that was accepted.
 #[derive(Debug)]
-pub enum Accepted {
+pub enum Arrived {
     /// On the runtime of the worker that it is given to.
     Here(TcpStream),
     /// On none yet.
     Loose(std::net::TcpStream),
 }
 
-impl Accepted {
+impl Arrived {
     /// The socket on this runtime, which has to be that of the worker that it was given to.
     ///
     /// # Errors
@@ -255,7 +255,7 @@ impl Acceptor {
             return Some((tcp, peer));
         };
         worker.busy.arrives();
-        let tcp = if index == 0 { Ok(Accepted::Here(tcp)) } else { tcp.into_std().map(Accepted::Loose) };
+        let tcp = if index == 0 { Ok(Arrived::Here(tcp)) } else { tcp.into_std().map(Arrived::Loose) };
         match tcp {
             Ok(tcp) => place.send(Incoming { tcp, peer, guard }),
             Err(error) => tracing::warn!(%peer, %error, "can't hand a connection over"),
