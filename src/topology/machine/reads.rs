@@ -97,7 +97,7 @@ impl Machine {
 
     /// Whether it answers as a replica that doesn't stream from the new primary yet, as Patroni will soon have it do: until
     /// then reads miss it, and if this primary dies too, they have nowhere to go.
-    pub(super) fn awaited(&self, node: &Node, now: Instant) -> bool {
+    pub(super) fn is_to_follow(&self, node: &Node, now: Instant) -> bool {
         let (Rule::Serving(_), Some(served)) = (self.rule, self.served) else { return false };
         now.saturating_duration_since(self.rule_since) < self.hold() * 2
             && node.answers()
