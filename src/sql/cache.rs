@@ -110,8 +110,7 @@ impl ClassCache {
             self.novel = if self.novel == NOVEL { 0 } else { self.novel };
             return verdict;
         }
-        let of_shape =
-            shape(text, *lexing, &mut self.shape, |_, _| {}).then(|| self.shapes.hash(&self.shape, under));
+        let of_shape = shape(text, *lexing, &mut self.shape).then(|| self.shapes.hash(&self.shape, under));
         if let Some(hash) = of_shape
             && let Some(verdict) = self.shapes.find(hash, &self.shape, under)
         {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::Verdict;
 use super::cache::Under;
-use super::shape::{number, quoted, shape, word};
+use super::shape::{number, quoted, shape_and_values, word};
 
 /// Patterns that one set may hold.
 const WAYS: usize = 2;
@@ -51,7 +51,8 @@ impl Patterns {
     /// Keeps a text that has a shape, and the verdict on all texts of that shape.
     pub(super) fn offer(&mut self, text: &[u8], under: Under, verdict: &Rc<Verdict>, room: &mut Vec<u8>) {
         let mut values = Vec::new();
-        let has_one = shape(text, under.lexing, room, |from, to| values.push((from as u32, to as u32)));
+        let has_one =
+            shape_and_values(text, under.lexing, room, |from, to| values.push((from as u32, to as u32)));
         if has_one && values.len() <= MOST_VALUES {
             let pattern =
                 Pattern { under, text: text.into(), values: values.into(), verdict: Rc::clone(verdict) };
@@ -98,6 +99,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::lexer::{Encoding, Lexing};
+    use super::super::shape::shape;
     use super::super::{Functions, classify};
     use super::*;
 
@@ -108,7 +110,7 @@ mod tests {
 
     fn shape_of(text: &str) -> Option<Vec<u8>> {
         let mut out = Vec::new();
-        shape(text.as_bytes(), UNDER.lexing, &mut out, |_, _| {}).then_some(out)
+        shape(text.as_bytes(), UNDER.lexing, &mut out).then_some(out)
     }
 
     fn patterns_with(text: &str) -> Patterns {

@@ -20,9 +20,13 @@ const BY_WORDS: Effects = Effects(
         | Effects::BACKEND_STATE.0,
 );
 
-/// Writes the shape of `text` into `shape` and tells where each value begins and ends; false if it has none, or no value that would be
-/// left out.
-pub(super) fn shape(
+/// Writes the shape of `text` into `shape`; false if it has none, or no value that would be left out.
+pub(super) fn shape(text: &[u8], lexing: Lexing, shape: &mut Vec<u8>) -> bool {
+    shape_and_values(text, lexing, shape, |_, _| {})
+}
+
+/// The same, and tells where each value begins and ends.
+pub(super) fn shape_and_values(
     text: &[u8],
     lexing: Lexing,
     shape: &mut Vec<u8>,
@@ -79,7 +83,7 @@ pub(super) fn shape(
 /// The shape of a text, if it has one and the verdict on it holds for all of its kind.
 pub fn shared_shape(text: &[u8], lexing: &Lexing, verdict: &Verdict) -> Option<Vec<u8>> {
     let mut out = Vec::new();
-    (shape(text, *lexing, &mut out, |_, _| {}) && is_shared(verdict)).then_some(out)
+    (shape(text, *lexing, &mut out) && is_shared(verdict)).then_some(out)
 }
 
 /// Whether the verdict holds for all texts of the shape: nothing of it is a value of the text's, or was decided by one.
@@ -224,7 +228,7 @@ mod tests {
 
     fn shape_of(text: &str) -> Option<String> {
         let mut out = Vec::new();
-        shape(text.as_bytes(), Lexing::default(), &mut out, |_, _| {})
+        shape(text.as_bytes(), Lexing::default(), &mut out)
             .then(|| String::from_utf8(out).expect("as the text"))
     }
 
@@ -291,9 +295,9 @@ mod tests {
             assert_eq!(shape_of(&format!("{text} , 7")), Some(format!("{text} , 0")), "{text}");
         }
         let off = Lexing { standard_conforming_strings: false, ..Lexing::default() };
-        assert!(!shape(b"select 1", off, &mut Vec::new(), |_, _| {}));
+        assert!(!shape(b"select 1", off, &mut Vec::new()));
         let sjis = Lexing { encoding: Encoding::Sjis, ..Lexing::default() };
-        assert!(!shape(b"select 1", sjis, &mut Vec::new(), |_, _| {}));
+        assert!(!shape(b"select 1", sjis, &mut Vec::new()));
         assert_eq!(shape_of(&format!("select {}, 1", "a,".repeat(LONGEST / 2))), None);
     }
 
