@@ -8,7 +8,7 @@ use super::error::{AuthError, ConnectError, ServerError};
 use super::messages::Messages;
 use crate::config::{KeepAlive, TlsMode};
 use crate::net::tls::{ClientTls, end_point_hash};
-use crate::net::{Stream, dial, has_pending};
+use crate::net::{Stream, dial};
 use crate::scram::{
     Channel, ClientChallenged, ClientStart, Credentials, Keys, LoginKeys, Nonce, ScramError, Secret,
 };
@@ -117,7 +117,7 @@ async fn reach(server: &Server<'_>) -> Result<Stream, ConnectError> {
     tcp.write_all(&SSL_REQUEST_PACKET).await.map_err(ConnectError::Lost)?;
     let mut answer = [0];
     tcp.read_exact(&mut answer).await.map_err(ConnectError::Lost)?;
-    let pending = has_pending(tcp.tcp()).map_err(ConnectError::Lost)?;
+    let pending = tcp.tcp().has_pending().map_err(ConnectError::Lost)?;
     let Stream::Plain(plain) = tcp else { return Err(ConnectError::Protocol("TLS twice")) };
     match answer[0] {
         _ if pending => Err(ConnectError::Tls("unencrypted data behind the answer to SSLRequest".into())),

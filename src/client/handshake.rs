@@ -6,15 +6,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-
 use super::hba::Rules;
 use super::login::{RoleGuard, log_in};
 use super::opening::{Opened, open};
 use super::turns::Turns;
 use super::verifiers::Verifiers;
-use crate::net::Stream;
 use crate::net::tls::ServerTls;
+use crate::net::{Socket, Stream};
 use crate::scram::Credentials;
 use crate::wire::Refusal;
 use crate::wire::startup::Replication;
@@ -127,7 +125,7 @@ impl From<io::Error> for HandshakeError {
 /// # Errors
 /// [`HandshakeError`]; the connection is closed by then.
 pub async fn accept(
-    tcp: TcpStream,
+    tcp: Socket,
     peer: SocketAddr,
     config: &HandshakeConfig,
     verifiers: &Verifiers,
@@ -151,7 +149,7 @@ pub async fn accept(
 /// Tells a new connection why it can't be served, once it has said what it wants. A cancel request is served:
 /// gives what [`Outcome::Cancel`] would.
 pub async fn refuse(
-    tcp: TcpStream,
+    tcp: Socket,
     config: &HandshakeConfig,
     refusal: &Refusal,
     timeout: Duration,

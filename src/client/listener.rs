@@ -10,15 +10,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
-use socket2::{Domain, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use socket2::{Domain, Type};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::cancel::CancelKeys;
 use super::handshake::{HandshakeConfig, refuse};
 use crate::config::KeepAlive;
-use crate::net::tune;
+use crate::net::{Listening, Socket, tune};
 use crate::wire::{Refusal, SqlState};
 
 /// How long a connection over the limit may take to hear so.
@@ -69,21 +68,21 @@ pub struct Incoming {
 /// The socket of a connection that was accepted.
 #[derive(Debug)]
 pub enum Arrived {
-    /// On the runtime of the worker that it is given to.
-    Here(TcpStream),
+    /// On what the worker runs on that it is given to.
+    Here(Socket),
     /// On none yet.
     Loose(std::net::TcpStream),
 }
 
 impl Arrived {
-    /// The socket on this runtime, which has to be that of the worker that it was given to.
+    /// The socket on what this thread runs on, which has to be that of the worker that it was given to.
     ///
     /// # Errors
     /// Those of registering it.
-    pub fn take_up(self) -> io::Result<TcpStream> {
+    pub fn take_up(self) -> io::Result<Socket> {
         match self {
             Self::Here(tcp) => Ok(tcp),
-            Self::Loose(tcp) => TcpStream::from_std(tcp),
+            Self::Loose(tcp) => Socket::take_up(tcp),
         }
     }
 }
@@ -202,14 +201,14 @@ impl Listener {
     /// # Errors
     /// Those of registering the sockets.
     pub fn open(self, reception: Reception) -> io::Result<impl Future<Output = ()>> {
-        let sockets = self.sockets.into_iter().map(TcpListener::from_std).collect::<io::Result<Vec<_>>>()?;
+        let sockets = self.sockets.into_iter().map(Listening::take_up).collect::<io::Result<Vec<_>>>()?;
         let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
         let acceptor = Arc::new(Acceptor { reception, refusals });
         Ok(async move {
             let mut tasks = JoinSet::new();
             for socket in sockets {
                 let acceptor = Arc::clone(&acceptor);
-                tasks.spawn(async move { acceptor.accept(socket).await });
+                tasks.spawn_local(async move { acceptor.accept(socket).await });
             }
             while tasks.join_next().await.is_some() {}
         })
@@ -217,7 +216,7 @@ impl Listener {
 }
 
 impl Acceptor {
-    async fn accept(&self, socket: TcpListener) {
+    async fn accept(&self, socket: Listening) {
         loop {
             match socket.accept().await {
                 Ok((tcp, peer)) => self.take(tcp, plain(peer)),
@@ -229,7 +228,7 @@ impl Acceptor {
         }
     }
 
-    fn take(&self, tcp: TcpStream, peer: SocketAddr) {
+    fn take(&self, tcp: Socket, peer: SocketAddr) {
         let Reception { counters, limits, .. } = &self.reception;
         let Some(guard) = counters.admit(peer.ip(), limits) else {
             return self.turn_away(tcp, peer);
@@ -240,12 +239,7 @@ impl Acceptor {
     }
 
     /// Gives a connection to the first worker with room for it, else to the one with the least to do; gives it back when none takes it.
-    fn hand_over(
-        &self,
-        tcp: TcpStream,
-        peer: SocketAddr,
-        guard: ClientGuard,
-    ) -> Option<(TcpStream, SocketAddr)> {
+    fn hand_over(&self, tcp: Socket, peer: SocketAddr, guard: ClientGuard) -> Option<(Socket, SocketAddr)> {
         let workers = self.reception.workers.iter().enumerate();
         let room =
             workers.filter_map(|(index, worker)| Some((index, worker, worker.incoming.try_reserve().ok()?)));
@@ -263,12 +257,12 @@ impl Acceptor {
         None
     }
 
-    fn turn_away(&self, tcp: TcpStream, peer: SocketAddr) {
+    fn turn_away(&self, tcp: Socket, peer: SocketAddr) {
         tracing::debug!(%peer, "too many clients");
         let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() else { return };
         let (handshake, cancel_keys) =
             (self.reception.handshake.load_full(), Arc::clone(&self.reception.cancel_keys));
-        tokio::spawn(async move {
+        tokio::task::spawn_local(async move {
             let refusal = Refusal::new(SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already");
             if let Some((process_id, secret)) = refuse(tcp, &handshake, &refusal, REFUSAL_TIMEOUT).await {
                 cancel_keys.cancel(process_id, &secret);
@@ -287,7 +281,7 @@ fn plain(peer: SocketAddr) -> SocketAddr {
 }
 
 fn bind(address: SocketAddr, backlog: u32, keep_alive: &KeepAlive) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
     socket.set_reuse_address(true)?;
     tune(&socket, keep_alive)?;
     socket.bind(&address.into())?;

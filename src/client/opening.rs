@@ -5,12 +5,11 @@
 
 use std::io;
 
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::handshake::{HandshakeError, close_with};
 use crate::net::tls::{ALPN, ServerTls};
-use crate::net::{Stream, has_pending};
+use crate::net::{Socket, Stream};
 use crate::wire::startup::{ENCRYPTION_FOLLOWS, NO_ENCRYPTION, Opening, Startup, packet_len};
 use crate::wire::{Refusal, SqlState};
 
@@ -36,7 +35,7 @@ struct Open {
 }
 
 /// Reads up to the startup packet or cancel request, going over to TLS where that is asked for.
-pub(super) async fn open(tcp: TcpStream, tls: Option<&ServerTls>) -> Result<Opened, HandshakeError> {
+pub(super) async fn open(tcp: Socket, tls: Option<&ServerTls>) -> Result<Opened, HandshakeError> {
     let mut glance = [0; GLANCE];
     let mut seen = match tcp.peek(&mut glance).await? {
         0 => return Err(HandshakeError::Closed),
@@ -92,7 +91,7 @@ async fn read_packet(stream: &mut Stream, seen: &mut [u8]) -> io::Result<Result<
 
 /// Answers a request for encryption, behind which nothing may have come yet.
 async fn answer(mut stream: Stream, answer: u8, asked: &str) -> Result<Stream, HandshakeError> {
-    let early = has_pending(stream.tcp())?;
+    let early = stream.tcp().has_pending()?;
     stream.write_all(&[answer]).await?;
     if !early {
         return Ok(stream);

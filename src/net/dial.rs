@@ -6,6 +6,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
+use super::Socket;
 use crate::config::KeepAlive;
 
 /// Sets `TCP_NODELAY` and keep-alive on a socket. What a listening socket has, Linux gives to those that it accepts (tcp(7)).
@@ -28,22 +29,10 @@ pub fn tune<'s>(socket: impl Into<SockRef<'s>>, keep_alive: &KeepAlive) -> io::R
 ///
 /// # Errors
 /// Those of the resolver and of `connect`; `TimedOut` when `timeout` is over.
-pub async fn dial(host: &str, port: u16, timeout: Duration, keep_alive: &KeepAlive) -> io::Result<TcpStream> {
+pub async fn dial(host: &str, port: u16, timeout: Duration, keep_alive: &KeepAlive) -> io::Result<Socket> {
     let stream = tokio::time::timeout(timeout, TcpStream::connect((host, port)))
         .await
         .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
     tune(&stream, keep_alive)?;
-    Ok(stream)
-}
-
-/// Whether bytes have come in that nobody has read.
-///
-/// # Errors
-/// Those of `recv`.
-pub fn has_pending(stream: &TcpStream) -> io::Result<bool> {
-    match SockRef::from(stream).peek(&mut [std::mem::MaybeUninit::uninit()]) {
-        Ok(bytes) => Ok(bytes > 0),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-        Err(error) => Err(error),
-    }
+    Socket::here(stream)
 }

@@ -7,21 +7,22 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
+
+use super::Socket;
 
 /// A TCP connection, plain or under TLS.
 #[derive(Debug)]
 pub enum Stream {
     /// No TLS.
-    Plain(TcpStream),
+    Plain(Socket),
     /// TLS, as server or as client.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl Stream {
     /// The socket underneath.
-    pub fn tcp(&self) -> &TcpStream {
+    pub fn tcp(&self) -> &Socket {
         match self {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.get_ref().0,
@@ -48,15 +49,32 @@ impl Stream {
         Some(format!("{}/{}", version.as_str()?, suite.as_str()?))
     }
 
-    /// Takes the connection over to the runtime of the calling thread. One under TLS stays with the runtime that made it, which
-    /// still serves it.
+    /// Gets the connection ready to go to another thread, on this one; it is to be used again when it has arrived.
+    ///
+    /// # Errors
+    /// Those of taking the socket off its reactor.
+    pub fn let_go(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(tcp) => tcp.let_go(),
+            Self::Tls(tls) => tls.get_mut().0.let_go(),
+        }
+    }
+
+    /// Takes the connection over to the thread that this is called on, which [`Self::let_go`] has made ready for it.
     ///
     /// # Errors
     /// Those of registering the socket; the connection is closed then.
-    pub fn move_here(self) -> io::Result<Self> {
+    pub fn arrive(&mut self) -> io::Result<()> {
         match self {
-            Self::Plain(tcp) => Ok(Self::Plain(TcpStream::from_std(tcp.into_std()?)?)),
-            tls @ Self::Tls(_) => Ok(tls),
+            Self::Plain(tcp) => tcp.arrive(),
+            Self::Tls(tls) => tls.get_mut().0.arrive(),
+        }
+    }
+
+    /// From here on a plain connection may take part in its worker's turns: bytes are read as they come, and sent at the end of one.
+    pub fn in_turns(&self) {
+        if let Self::Plain(tcp) = self {
+            tcp.in_turns();
         }
     }
 
@@ -64,13 +82,10 @@ impl Stream {
     /// may have come; what it finds then is lost, so that a connection that isn't quiet is of no more use.
     pub fn is_quiet(&mut self) -> bool {
         match self {
-            Self::Plain(tcp) => {
-                tcp.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-            }
+            Self::Plain(tcp) => tcp.is_quiet(),
             Self::Tls(tls) => {
                 let mut cx = Context::from_waker(Waker::noop());
-                tls.get_ref().0.poll_read_ready(&mut cx).is_pending()
-                    || Pin::new(tls).poll_read(&mut cx, &mut ReadBuf::new(&mut [0])).is_pending()
+                Pin::new(tls).poll_read(&mut cx, &mut ReadBuf::new(&mut [0])).is_pending()
             }
         }
     }
@@ -82,13 +97,14 @@ impl Stream {
     /// Those of the socket and of TLS. A peer that ends without TLS's close_notify counts as the end of the stream.
     #[inline]
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let tls = match self {
+            Self::Plain(tcp) => return tcp.poll_recv(cx, buf),
+            Self::Tls(tls) => tls,
+        };
         let mut buf = ReadBuf::new(buf);
-        let outcome = match self {
-            Self::Plain(tcp) => ready!(Pin::new(tcp).poll_read(cx, &mut buf)),
-            Self::Tls(tls) => match ready!(Pin::new(tls).poll_read(cx, &mut buf)) {
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
-                other => other,
-            },
+        let outcome = match ready!(Pin::new(tls).poll_read(cx, &mut buf)) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+            other => other,
         };
         Poll::Ready(outcome.map(|()| buf.filled().len()))
     }
@@ -100,7 +116,7 @@ impl Stream {
     #[inline]
     pub fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self {
-            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Plain(tcp) => tcp.poll_send(cx, buf),
             Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
         }
     }
@@ -133,6 +149,17 @@ impl Stream {
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
+    }
+
+    /// Ready when all that was written has gone to the socket: a plain connection that takes part in turns may keep it until then.
+    ///
+    /// # Errors
+    /// Those of the socket and of TLS.
+    pub fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(tcp) => tcp.poll_sent(cx),
             Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
         }
     }

@@ -13,9 +13,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use sha2::{Digest, Sha256, Sha384, Sha512};
-use tokio::net::TcpStream;
 
-use super::Stream;
+use super::{Socket, Stream};
 use crate::config::{Tls, TlsMode};
 
 /// The name of PostgreSQL's protocol in ALPN (RFC 7301); a must where TLS begins without an SSLRequest.
@@ -134,7 +133,7 @@ impl ClientTls {
     ///
     /// # Errors
     /// Those of the handshake; a certificate that isn't accepted is `InvalidData`.
-    pub async fn connect(&self, tcp: TcpStream, host: &str) -> std::io::Result<Stream> {
+    pub async fn connect(&self, tcp: Socket, host: &str) -> std::io::Result<Stream> {
         let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
         let stream = tokio_rustls::TlsConnector::from(Arc::clone(&self.config)).connect(name, tcp).await?;
         Ok(Stream::Tls(Box::new(stream.into())))

@@ -1,13 +1,19 @@
-//! The worker threads: each a single-threaded runtime that logs clients in and serves them.
+//! The worker threads: each with a reactor of its own, that logs clients in and serves them.
 
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::Poll;
 use std::thread::JoinHandle;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use tokio::runtime::LocalOptions;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
 
 use super::console::{self, Desk};
 use crate::admin::console::DATABASE;
@@ -15,6 +21,7 @@ use crate::client::{
     self, HandshakeConfig, HandshakeError, Incoming, Listener, Outcome, Reception, Replication, Verifiers,
 };
 use crate::metrics::{self, LoginResult, Logins};
+use crate::net::reactor;
 use crate::session::{self, Mail, Shared, Worker};
 
 /// What a client passes on its way in.
@@ -72,19 +79,14 @@ impl Crew {
             let entrance = entrance.take();
             let (shared, door, sessions) = (Arc::clone(shared), door.clone(), Arc::clone(&sessions));
             let (started, outcome) = std::sync::mpsc::sync_channel(1);
-            // The runtime can't leave the thread that it was made on: what its tasks have is not shared.
+            let control = Handle::current();
+            // A reactor can't leave the thread that it was made on: what its tasks have is not shared.
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build_local(LocalOptions::default());
-                let opened = runtime.and_then(|runtime| {
-                    let entered = runtime.enter();
-                    let taking = entrance.map(Entrance::open).transpose()?;
-                    drop(entered);
-                    Ok((runtime, taking))
-                });
-                let (runtime, taking) = match opened {
-                    Ok(opened) => opened,
+                // Timers, and connecting, are the control runtime's.
+                let _entered = control.enter();
+                let opened = reactor::open().and_then(|()| entrance.map(Entrance::open).transpose());
+                let taking = match opened {
+                    Ok(taking) => taking,
                     Err(error) => {
                         let _nobody_waits = started.send(Err(error));
                         return;
@@ -92,11 +94,15 @@ impl Crew {
                 };
                 let _nobody_waits = started.send(Ok(()));
                 let worker = Worker::new(index, shared, metrics);
-                runtime.block_on(async {
+                let served = run(async {
                     // Ends, and with it the arrivals, when the proxy takes no more clients.
                     taking.map(tokio::task::spawn_local);
                     serve(worker, door, mail, arrivals, sessions).await;
                 });
+                if let Err(error) = served {
+                    tracing::error!(%error, "a worker can't go on");
+                }
+                reactor::close();
             });
             threads.push(thread.context("starting a worker")?);
             outcome.recv().context("starting a worker")?.context("starting a worker's runtime")?;
@@ -125,14 +131,30 @@ impl Crew {
     }
 }
 
+/// Runs a worker's work on this thread's reactor, and the tasks that it starts until it is done.
+fn run(work: impl Future<Output = ()> + 'static) -> std::io::Result<()> {
+    let done = Rc::new(Cell::new(false));
+    let told = Rc::clone(&done);
+    let mut tasks = LocalSet::new();
+    // A task like the others: it is not looked at in each turn.
+    tasks.spawn_local(async move {
+        work.await;
+        told.set(true);
+    });
+    reactor::block_on(poll_fn(|cx| {
+        let all = Pin::new(&mut tasks).poll(cx);
+        if done.get() { Poll::Ready(()) } else { all }
+    }))
+}
+
 async fn serve(
-    worker: std::rc::Rc<Worker>,
+    worker: Rc<Worker>,
     door: Door,
     mail: mpsc::Receiver<Mail>,
     arrivals: mpsc::Receiver<Incoming>,
     sessions: Arc<AtomicUsize>,
 ) {
-    let own = tokio::task::spawn_local(std::rc::Rc::clone(&worker).run(mail));
+    let own = tokio::task::spawn_local(Rc::clone(&worker).run(mail));
     let arriving = tokio::task::spawn_local(take_arrivals(worker, door, arrivals, sessions));
     // Arrivals end with the acceptor: the proxy stops. The worker's own task ends with its last session.
     for ended in [arriving.await, own.await] {
@@ -143,20 +165,20 @@ async fn serve(
 }
 
 async fn take_arrivals(
-    worker: std::rc::Rc<Worker>,
+    worker: Rc<Worker>,
     door: Door,
     mut arrivals: mpsc::Receiver<Incoming>,
     sessions: Arc<AtomicUsize>,
 ) {
     while let Some(incoming) = arrivals.recv().await {
-        let (worker, door) = (std::rc::Rc::clone(&worker), door.clone());
+        let (worker, door) = (Rc::clone(&worker), door.clone());
         let counted = Counted::new(&sessions);
         tokio::task::spawn_local(async move { admit(worker, &door, incoming, counted).await });
     }
 }
 
 /// Logs a client in and serves it to its end.
-async fn admit(worker: std::rc::Rc<Worker>, door: &Door, incoming: Incoming, counted: Counted) {
+async fn admit(worker: Rc<Worker>, door: &Door, incoming: Incoming, counted: Counted) {
     let Incoming { tcp, peer, guard } = incoming;
     let outcome = match tcp.take_up() {
         Ok(tcp) => {

@@ -36,6 +36,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted, place: Box<dyn Any + 
     let card = Card::new(worker.shared.next_session(), &accepted, false);
     let handle = Rc::new(Handle::new(card, worker.swept()));
     let registered = Registered::new(&worker, &handle);
+    accepted.stream.in_turns();
     let (mut session, login) = Session::new(&worker, &handle, accepted);
     if login.replication != Replication::None {
         let ended = Box::pin(session.replicate(&login)).await;

@@ -491,7 +491,7 @@ impl Session {
             }
         }
         if matches!(ended, Ended::Fatal) {
-            let flush = poll_fn(|cx| self.poll_flush_client(cx));
+            let flush = poll_fn(|cx| self.poll_told(cx));
             let timeout = std::time::Duration::from_secs(1);
             let _unread = tokio::time::timeout(timeout, flush).await;
         }

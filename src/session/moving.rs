@@ -1,7 +1,6 @@
 //! A session's way from one worker to another.
 //!
-//! Only one that nothing ties to its thread goes: it holds no backend, has no batch begun, and its connection is plain, for TLS
-//! stays with the runtime that made it. What is shared by a worker's sessions (classes, prepared statements, pools) is left behind and
+//! Only one that nothing ties to its thread goes: it holds no backend and has no batch begun. What is shared by a worker's sessions (classes, prepared statements, pools) is left behind and
 //! found anew.
 
 use std::any::Any;
@@ -63,20 +62,18 @@ impl Session {
         if self.may_move() {
             return Some(to);
         }
-        if !self.client.is_tls() {
-            // Another try when the transaction is over.
-            self.handle.go_later(to);
-        }
+        // Another try when the transaction is over.
+        self.handle.go_later(to);
         None
     }
 
     fn may_move(&self) -> bool {
         self.lease.is_none()
             && self.home.is_none()
-            && !self.client.is_tls()
             && matches!(self.tx, Tx::Idle)
             && !self.pins.any()
             && self.inbox.is_empty()
+            && !self.client_unflushed
             && self.portals.is_empty()
             && !self.open_batch
             && !self.skipping
@@ -85,7 +82,9 @@ impl Session {
     }
 
     /// Takes the session off its worker.
-    pub(super) fn pack_up(self, place: Box<dyn Any + Send>) -> Moving {
+    pub(super) fn pack_up(mut self, place: Box<dyn Any + Send>) -> Moving {
+        // One that can't be let go is closed where it arrives.
+        let _closed = self.client.let_go();
         Moving {
             card: Arc::clone(&self.handle.shown.card),
             batch: Arc::clone(&self.handle.batch),
@@ -113,7 +112,10 @@ impl Moving {
     /// Goes on with the session on this worker, to its end.
     pub(super) async fn arrive(self, worker: Rc<Worker>) {
         let handle = Rc::new(Handle::moved(self.card, self.batch, worker.swept()));
-        let Ok(client) = self.client.move_here() else { return };
+        let mut client = self.client;
+        if client.arrive().is_err() {
+            return;
+        }
         let pools = worker.pools(&self.identity);
         let mut session = Box::new(Session::resting(&worker, &handle, client, pools, self.base, self.role));
         session.wishes = (Arc::clone(&self.settings), Wishes::of(&self.settings));

@@ -33,6 +33,7 @@ pub(super) async fn open(
     };
     let connected =
         backend::connect(&server(worker, member, &tls), &login).await.map_err(|error| refusal(&error))?;
+    connected.stream.in_turns();
     let now = Instant::now();
     Ok(Box::new(Backend {
         local: connected.stream.tcp().local_addr().ok(),

@@ -223,6 +223,12 @@ impl Session {
         flushed.map_err(|_| Ended::Client)
     }
 
+    /// As [`Self::poll_flush_client`], and ready when all of it has gone to the socket.
+    pub(super) fn poll_told(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        ready!(self.poll_flush_client(cx))?;
+        self.client.poll_sent(cx).map_err(|_gone| Ended::Client)
+    }
+
     /// Reads the backend until everything is answered, nothing more is there, or the client doesn't take more.
     fn poll_answer(&mut self, cx: &mut Context<'_>, run: &mut Run) -> Poll<Result<(), Refused>> {
         let worker = Rc::clone(&self.worker);

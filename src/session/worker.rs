@@ -321,7 +321,7 @@ impl Worker {
         {
             // Somebody on another worker waits: it may have asked before this one came free.
             pool.closed();
-            self.shared.post(to, Mail::Backend(backend, Arc::clone(&pools.identity)));
+            self.send_backend(to, backend, &pools.identity);
             return;
         }
         backend.idle_since = self.swept.get();
@@ -367,7 +367,7 @@ impl Worker {
                 let pools = self.identities.borrow().get(&identity.id).map(Rc::clone);
                 let pool = pools.and_then(|pools| pools.by_member.borrow().get(usize::from(member))?.clone());
                 if let Some(backend) = pool.and_then(|pool| pool.give_away()) {
-                    self.shared.post(by, Mail::Backend(backend, identity));
+                    self.send_backend(by, backend, &identity);
                 }
             }
             Mail::Backend(backend, identity) => self.adopt(backend, &identity),
@@ -390,6 +390,13 @@ impl Worker {
         }
     }
 
+    /// Gives a backend to another worker; one whose socket can't be let go is closed.
+    fn send_backend(&self, to: usize, mut backend: Box<Backend>, identity: &Arc<Identity>) {
+        if backend.stream.let_go().is_ok() {
+            self.shared.post(to, Mail::Backend(backend, Arc::clone(identity)));
+        }
+    }
+
     fn with_session(&self, session: u32, act: impl Fn(&Handle)) {
         if let Some(handle) = self.sessions.borrow().get(&session) {
             act(handle);
@@ -400,10 +407,9 @@ impl Worker {
         let topology = self.topology();
         let member = topology.members.iter().find(|member| member.id.0 == backend.member);
         // One of a member that is gone, or whose socket can't be taken over, is closed.
-        let (Some(member), Ok(stream)) = (member, backend.stream.move_here()) else { return };
+        let (Some(member), Ok(())) = (member, backend.stream.arrive()) else { return };
         let pools = self.pools(identity);
         let pool = self.pool(&pools, &topology, member);
-        backend.stream = stream;
         pool.adopt(backend);
         // Where that came from may be more.
         self.open_more(&pools, &pool, true);

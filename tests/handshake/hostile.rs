@@ -202,6 +202,10 @@ async fn versions_and_options_are_negotiated() {
 
 #[tokio::test]
 async fn clients_over_the_limit_are_told_so() {
+    tokio::task::LocalSet::new().run_until(over_the_limit()).await;
+}
+
+async fn over_the_limit() {
     let listener = Listener::bind(&[(Ipv4Addr::LOCALHOST, 0).into()], 16, &keep_alive()).unwrap();
     let address = listener.addresses()[0];
     let limits = ListenLimits { clients: 1, clients_per_address: 0 };
@@ -217,7 +221,7 @@ async fn clients_over_the_limit_are_told_so() {
         handshake,
         cancel_keys: Arc::default(),
     };
-    tokio::spawn(listener.open(reception).unwrap());
+    tokio::task::spawn_local(listener.open(reception).unwrap());
 
     let _first = TcpStream::connect(address).await.unwrap();
     let taken = arrived.recv().await.unwrap();

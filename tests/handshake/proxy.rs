@@ -12,8 +12,8 @@ use pg_ha_proxy::client::{
     Verifiers, VerifiersConfig, accept,
 };
 use pg_ha_proxy::config::{KeepAlive, Tls, TlsMode, User};
-use pg_ha_proxy::net::Stream;
 use pg_ha_proxy::net::tls::{ClientTls, ServerTls};
+use pg_ha_proxy::net::{Socket, Stream};
 use pg_ha_proxy::scram::{Credentials, LookupError};
 use pg_ha_proxy::wire::{TxStatus, build};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
@@ -94,7 +94,7 @@ impl Proxy {
                 let shared = Arc::clone(&shared);
                 tokio::spawn(async move {
                     let (config, verifiers, sender) = &*shared;
-                    match accept(tcp, peer, config, verifiers).await {
+                    match accept(Socket::Tokio(tcp), peer, config, verifiers).await {
                         Ok(Outcome::Accepted(accepted)) => serve(*accepted, upstream).await,
                         Ok(Outcome::Cancel { .. }) => {}
                         Err(error) => sender.send(error).await.unwrap(),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use pg_ha_proxy::backend::ConnectError;
 use pg_ha_proxy::client::{HandshakeConfig, HandshakeError};
 use pg_ha_proxy::config::{Tls, TlsMode, User, UserSecret};
-use pg_ha_proxy::net::Stream;
 use pg_ha_proxy::net::tls::{ClientTls, ServerTls};
+use pg_ha_proxy::net::{Socket, Stream};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
@@ -111,7 +111,7 @@ async fn no_tls_session_is_taken_up_again() {
 async fn tls_may_begin_at_once() {
     let proxy = proxy(handshake_config(Some(Certificate::new("localhost").server))).await;
     let tcp = TcpStream::connect(proxy.address).await.unwrap();
-    let mut stream = client_tls(TlsMode::Require).connect(tcp, "localhost").await.unwrap();
+    let mut stream = client_tls(TlsMode::Require).connect(Socket::Tokio(tcp), "localhost").await.unwrap();
     let mut out = Vec::new();
     pg_ha_proxy::wire::login::startup(&mut out, 0, [("user", "app")]);
     stream.write_all(&out).await.unwrap();

@@ -9,14 +9,42 @@ use pg_ha_proxy::config::Config;
 use pg_ha_proxy::run::Proxy;
 use pg_ha_proxy::session::Mail;
 
-use crate::support::{PATIENCE, World, application, block_on, connect_as, one};
+use crate::support::{PATIENCE, Psql, World, application, block_on, connect_as, one};
 
 #[test]
 fn sessions_keep_all_they_have_on_their_way_between_workers() {
+    let proxy = of_two_workers("");
+    while_they_are_moved(&proxy, || {
+        block_on(join_all((0..8).map(|n| work(proxy.addresses()[0].port(), n))));
+    });
+    all_workers_served(proxy);
+}
+
+#[test]
+fn sessions_under_tls_go_too() {
     let world = World::shared();
-    let status = &world.status;
+    let (certificate, key) = world.cluster.certificates().server();
+    let (certificate, key) = (certificate.display(), key.display());
+    let proxy = of_two_workers(&format!(
+        "client_mode = \"require\"\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n"
+    ));
+    while_they_are_moved(&proxy, || {
+        std::thread::scope(|scope| {
+            for n in 0..4_usize {
+                let port = proxy.addresses()[0].port();
+                scope.spawn(move || work_under_tls(&mut Psql::start_with(&world.status, port, "require"), n));
+            }
+        });
+    });
+    all_workers_served(proxy);
+}
+
+/// A proxy before the shared cluster, with these lines under `[tls]`.
+fn of_two_workers(tls: &str) -> Proxy {
+    let status = &World::shared().status;
     let text = proxy_toml(status, ([127, 0, 0, 1], 0).into(), ([127, 0, 0, 1], 0).into());
-    let text = text.replace("[listen]", "[listen]\nworkers = 2");
+    let text = text.replace("[listen]", "[listen]\nworkers = 2").replace("[tls]\n", &format!("[tls]\n{tls}"));
+    assert!(text.contains(tls), "{text}");
     let config = Config::parse(&text, &status.dir.join("workers.toml")).unwrap();
     let proxy = Proxy::start(config, &status.dir.join("workers.toml"), Box::new(|_| ())).unwrap();
     let deadline = Instant::now() + PATIENCE;
@@ -24,6 +52,11 @@ fn sessions_keep_all_they_have_on_their_way_between_workers() {
         assert!(Instant::now() < deadline, "no primary");
         std::thread::sleep(Duration::from_millis(5));
     }
+    proxy
+}
+
+/// Sends all sessions from worker to worker for as long as they are at work.
+fn while_they_are_moved(proxy: &Proxy, work: impl FnOnce()) {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -37,8 +70,11 @@ fn sessions_keep_all_they_have_on_their_way_between_workers() {
             }
         });
         let _done = Done(&done);
-        block_on(join_all((0..8).map(|n| work(proxy.addresses()[0].port(), n))));
+        work();
     });
+}
+
+fn all_workers_served(proxy: Proxy) {
     let pools = proxy.shared().pools();
     for worker in [0, 1] {
         assert!(pools.iter().any(|pool| pool.worker == worker), "nobody came to worker {worker}: {pools:?}");
@@ -53,6 +89,18 @@ struct Done<'a>(&'a AtomicBool);
 impl Drop for Done<'_> {
     fn drop(&mut self) {
         self.0.store(true, Relaxed);
+    }
+}
+
+/// A session with a setting, and answers of many TLS records.
+fn work_under_tls(psql: &mut Psql, n: usize) {
+    psql.say(&format!("SET work_mem = '{}kB';", 2000 + n));
+    for round in 0..60 {
+        let length = 1 + round * 1000;
+        let said = psql.say(&format!("SELECT repeat('x', {length}); SHOW work_mem;"));
+        let setting = format!("{}kB", 2000 + n);
+        assert_eq!(said.split('\n').map(str::len).collect::<Vec<_>>(), [length, setting.len()]);
+        assert!(said.ends_with(&setting), "{:?}", said.rsplit('\n').next());
     }
 }
 

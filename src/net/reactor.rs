@@ -1,0 +1,383 @@
+//! What a worker runs on: epoll(7), asked once a turn.
+//!
+//! A turn takes what has come off every socket that a task waits for, runs the tasks, and sends what they gave, all in a row. So the
+//! kernel's way in, the program, and the kernel's way out come into the cache once a turn and not with every message.
+//!
+//! A socket begins as one where each read and write is a system call at once. [`ReactorSocket::in_turns`], behind the login, has it take part.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Registry, Token};
+use slab::Slab;
+
+mod slot;
+#[cfg(test)]
+mod tests;
+
+use slot::Slot;
+
+/// Events that are taken in one turn; the rest come in the next.
+const EVENTS: usize = 1024;
+
+/// The alarm's event.
+const ALARM: Token = Token(usize::MAX);
+
+thread_local! {
+    static REACTOR: RefCell<Option<Rc<Reactor>>> = const { RefCell::new(None) };
+}
+
+/// A thread's reactor.
+struct Reactor {
+    poll: RefCell<mio::Poll>,
+    registry: Registry,
+    events: RefCell<Events>,
+    alarm: Arc<Alarm>,
+    /// Sockets have even tokens, listeners odd ones.
+    sockets: RefCell<Slab<Slot>>,
+    listeners: RefCell<Slab<Option<Waker>>>,
+    shared: RefCell<slot::Shared>,
+}
+
+/// Wakes the reactor.
+struct Alarm {
+    state: AtomicU8,
+    waker: mio::Waker,
+}
+
+/// The reactor looks at its tasks before it waits.
+const AWAKE: u8 = 0;
+/// Somebody wants it to look again.
+const RUNG: u8 = 1;
+/// It waits, or is about to.
+const ASLEEP: u8 = 2;
+
+/// A socket on the reactor of the thread that it was made on, and of no use on another.
+#[derive(Debug)]
+pub struct ReactorSocket {
+    key: usize,
+    /// The address of its reactor.
+    reactor: usize,
+}
+
+/// A listening socket on this thread's reactor.
+#[derive(Debug)]
+pub struct ReactorListener {
+    socket: mio::net::TcpListener,
+    key: usize,
+    reactor: usize,
+}
+
+/// A socket on its way from one thread to another, with what had come by then and what it had not taken yet.
+#[derive(Debug)]
+pub struct Loose {
+    pub(super) tcp: TcpStream,
+    arrived: Vec<u8>,
+    unsent: Vec<u8>,
+    in_turns: bool,
+}
+
+/// Makes the reactor of this thread.
+///
+/// # Errors
+/// Those of `epoll_create` and `eventfd`.
+pub fn open() -> io::Result<()> {
+    let poll = mio::Poll::new()?;
+    let registry = poll.registry().try_clone()?;
+    let waker = mio::Waker::new(&registry, ALARM)?;
+    let reactor = Reactor {
+        poll: RefCell::new(poll),
+        registry,
+        events: RefCell::new(Events::with_capacity(EVENTS)),
+        alarm: Arc::new(Alarm { state: AtomicU8::new(AWAKE), waker }),
+        sockets: RefCell::default(),
+        listeners: RefCell::default(),
+        shared: RefCell::default(),
+    };
+    REACTOR.set(Some(Rc::new(reactor)));
+    Ok(())
+}
+
+/// Whether this thread has a reactor.
+pub fn is_here() -> bool {
+    REACTOR.with_borrow(Option::is_some)
+}
+
+/// Runs a future to its end on this thread's reactor.
+///
+/// # Errors
+/// There is no reactor, or epoll fails.
+pub fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
+    let reactor = here()?;
+    let waker = Waker::from(Arc::clone(&reactor.alarm));
+    let mut cx = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        // Who rang until now is heard by this look.
+        reactor.alarm.state.store(AWAKE, Ordering::SeqCst);
+        let done = future.as_mut().poll(&mut cx);
+        reactor.send_all();
+        if let Poll::Ready(outcome) = done {
+            return Ok(outcome);
+        }
+        reactor.wait()?;
+    }
+}
+
+/// Gives this thread's reactor up, after all that lived on it.
+pub fn close() {
+    REACTOR.set(None);
+}
+
+fn here() -> io::Result<Rc<Reactor>> {
+    let reactor = REACTOR.with_borrow(|reactor| reactor.as_ref().map(Rc::clone));
+    reactor.ok_or_else(|| io::Error::other("no reactor on this thread"))
+}
+
+/// What this thread's reactor gives, if it is the one at this address.
+#[inline]
+fn with_reactor<T>(address: usize, act: impl FnOnce(&Reactor) -> io::Result<T>) -> io::Result<T> {
+    REACTOR.with_borrow(|reactor| match reactor {
+        Some(reactor) if Rc::as_ptr(reactor).addr() == address => act(reactor),
+        _ => Err(io::Error::other("a socket of another thread")),
+    })
+}
+
+impl Reactor {
+    /// Waits until something comes, and takes it.
+    fn wait(&self) -> io::Result<()> {
+        let state = &self.alarm.state;
+        let sleeps = state.compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        let mut events = self.events.borrow_mut();
+        match self.poll.borrow_mut().poll(&mut events, (!sleeps).then_some(Duration::ZERO)) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        state.store(AWAKE, Ordering::SeqCst);
+        let (mut sockets, mut shared) = (self.sockets.borrow_mut(), self.shared.borrow_mut());
+        for event in &*events {
+            match event.token() {
+                ALARM => {}
+                Token(token) if token % 2 == 0 => {
+                    // One that is gone may have had an event in the same turn.
+                    if let Some(slot) = sockets.get_mut(token / 2) {
+                        slot.take(event, &mut shared);
+                    }
+                }
+                Token(token) => self.call_listener(token / 2),
+            }
+        }
+        Ok(())
+    }
+
+    fn call_listener(&self, key: usize) {
+        if let Some(Some(waker)) = self.listeners.borrow().get(key) {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Sends what the tasks of this turn gave.
+    fn send_all(&self) {
+        let (mut sockets, mut shared) = (self.sockets.borrow_mut(), self.shared.borrow_mut());
+        let mut unsent = std::mem::take(&mut shared.unsent);
+        for key in unsent.drain(..) {
+            if let Some(slot) = sockets.get_mut(key) {
+                slot.send_rest(&mut shared);
+            }
+        }
+        shared.unsent = unsent;
+    }
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // Nothing but an eventfd that is full can keep it from being written, and then it wakes already.
+        if self.state.swap(RUNG, Ordering::SeqCst) == ASLEEP {
+            let _full = self.waker.wake();
+        }
+    }
+}
+
+impl ReactorSocket {
+    /// A non-blocking socket on this thread's reactor.
+    ///
+    /// # Errors
+    /// There is no reactor, or those of `epoll_ctl`.
+    pub fn new(loose: Loose) -> io::Result<Self> {
+        let reactor = here()?;
+        let mut sockets = reactor.sockets.borrow_mut();
+        let entry = sockets.vacant_entry();
+        let key = entry.key();
+        let both = Interest::READABLE | Interest::WRITABLE;
+        reactor.registry.register(&mut SourceFd(&loose.tcp.as_raw_fd()), Token(key * 2), both)?;
+        entry.insert(Slot::new(key, loose));
+        Ok(Self { key, reactor: Rc::as_ptr(&reactor).addr() })
+    }
+
+    /// From here on bytes are read when they come, one buffer at most before somebody wants them, and sent at the end of a turn.
+    pub fn in_turns(&self) {
+        let _of_another_thread = self.with(|slot, _| {
+            slot.in_turns = true;
+            Ok(())
+        });
+    }
+
+    /// Reads what is there into `buf`; 0 at the end of the stream.
+    ///
+    /// # Errors
+    /// Those of `recv`.
+    #[inline]
+    pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.poll_with(|slot, shared| slot.poll_read(cx, buf, shared))
+    }
+
+    /// Looks at what comes next without taking it; only before [`Self::in_turns`].
+    ///
+    /// # Errors
+    /// Those of `recv`.
+    pub fn poll_peek(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.poll_with(|slot, _| slot.poll_recv(cx, |tcp| tcp.peek(buf)))
+    }
+
+    /// Takes some of `buf` to be sent, and says how much. An error may be that of sending what was taken before.
+    ///
+    /// # Errors
+    /// Those of `send`.
+    #[inline]
+    pub fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_with(|slot, shared| slot.poll_write(cx, buf, shared))
+    }
+
+    /// Sends what was taken; ready when it has been.
+    ///
+    /// # Errors
+    /// Those of `send`.
+    pub fn poll_sent(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_with(|slot, shared| slot.poll_sent(cx, shared))
+    }
+
+    /// Whether nothing came that was not read, neither a byte nor the end. What it finds then is lost.
+    pub fn is_quiet(&self) -> bool {
+        self.with(|slot, _| Ok(slot.is_quiet())).unwrap_or(false)
+    }
+
+    /// What `act` says of the socket itself.
+    ///
+    /// # Errors
+    /// Its, and that the socket is another thread's.
+    pub fn ask<T>(&self, act: impl FnOnce(&TcpStream) -> io::Result<T>) -> io::Result<T> {
+        self.with(|slot, _| act(&slot.tcp))
+    }
+
+    /// Takes the socket off its reactor, to go to another thread.
+    ///
+    /// # Errors
+    /// It is another thread's, or those of `epoll_ctl`.
+    pub fn let_go(self) -> io::Result<Loose> {
+        with_reactor(self.reactor, |reactor| {
+            let slot = reactor.sockets.borrow_mut().try_remove(self.key);
+            let mut slot = slot.ok_or(io::ErrorKind::NotConnected)?;
+            slot.send_rest(&mut reactor.shared.borrow_mut());
+            reactor.registry.deregister(&mut SourceFd(&slot.tcp.as_raw_fd()))?;
+            Ok(slot.into_loose())
+        })
+    }
+
+    #[inline]
+    fn with<T>(&self, act: impl FnOnce(&mut Slot, &mut slot::Shared) -> io::Result<T>) -> io::Result<T> {
+        with_reactor(self.reactor, |reactor| {
+            let mut sockets = reactor.sockets.borrow_mut();
+            let slot = sockets.get_mut(self.key).ok_or(io::ErrorKind::NotConnected)?;
+            act(slot, &mut reactor.shared.borrow_mut())
+        })
+    }
+
+    #[inline]
+    fn poll_with<T>(
+        &self,
+        act: impl FnOnce(&mut Slot, &mut slot::Shared) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        self.with(|slot, shared| Ok(act(slot, shared))).unwrap_or_else(|error| Poll::Ready(Err(error)))
+    }
+}
+
+impl Drop for ReactorSocket {
+    fn drop(&mut self) {
+        // What was taken to be sent goes first; closing the socket takes it off the reactor.
+        let _of_another_thread = with_reactor(self.reactor, |reactor| {
+            if let Some(mut slot) = reactor.sockets.borrow_mut().try_remove(self.key) {
+                slot.send_rest(&mut reactor.shared.borrow_mut());
+            }
+            Ok(())
+        });
+    }
+}
+
+impl ReactorListener {
+    /// `socket` doesn't block.
+    ///
+    /// # Errors
+    /// There is no reactor, or those of `epoll_ctl`.
+    pub fn new(socket: TcpListener) -> io::Result<Self> {
+        let reactor = here()?;
+        let mut socket = mio::net::TcpListener::from_std(socket);
+        let mut listeners = reactor.listeners.borrow_mut();
+        let entry = listeners.vacant_entry();
+        let key = entry.key();
+        reactor.registry.register(&mut socket, Token(key * 2 + 1), Interest::READABLE)?;
+        entry.insert(None);
+        Ok(Self { socket, key, reactor: Rc::as_ptr(&reactor).addr() })
+    }
+
+    /// A connection, which doesn't block either.
+    ///
+    /// # Errors
+    /// Those of `accept`.
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        match self.socket.accept() {
+            Ok((tcp, peer)) => Poll::Ready(Ok((TcpStream::from(OwnedFd::from(tcp)), peer))),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let asked = with_reactor(self.reactor, |reactor| {
+                    if let Some(waker) = reactor.listeners.borrow_mut().get_mut(self.key) {
+                        *waker = Some(cx.waker().clone());
+                    }
+                    Ok(())
+                });
+                match asked {
+                    Ok(()) => Poll::Pending,
+                    Err(error) => Poll::Ready(Err(error)),
+                }
+            }
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+}
+
+impl Drop for ReactorListener {
+    fn drop(&mut self) {
+        let _of_another_thread = with_reactor(self.reactor, |reactor| {
+            reactor.listeners.borrow_mut().try_remove(self.key);
+            Ok(())
+        });
+    }
+}
+
+impl From<TcpStream> for Loose {
+    fn from(tcp: TcpStream) -> Self {
+        Self { tcp, arrived: Vec::new(), unsent: Vec::new(), in_turns: false }
+    }
+}

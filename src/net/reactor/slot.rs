@@ -1,0 +1,307 @@
+//! One socket of a reactor: what is known of it, what came and was not read, what was given and not sent.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::task::{Context, Poll, Waker};
+
+use mio::event::Event;
+
+use super::Loose;
+
+/// Bytes that are read before somebody wants them, and the longest write that is put off to the end of a turn. What is longer goes its
+/// way at once.
+const BUFFER: usize = 4096;
+
+/// Bytes that may be put off.
+const PUT_OFF: usize = 4 * BUFFER;
+
+/// Buffers kept.
+const SPARE: usize = 128;
+
+/// What the sockets of a reactor share.
+#[derive(Default)]
+pub(super) struct Shared {
+    /// Sockets with something to send at the end of the turn.
+    pub(super) unsent: Vec<usize>,
+    /// Buffers of [`BUFFER`] bytes to read into.
+    to_read: Vec<Box<[u8]>>,
+    to_send: Vec<Vec<u8>>,
+}
+
+pub(super) struct Slot {
+    key: usize,
+    pub(super) tcp: TcpStream,
+    pub(super) in_turns: bool,
+    /// What epoll said last, as long as nothing has shown otherwise.
+    readable: bool,
+    writable: bool,
+    /// The peer sends no more: what is left, and the end, are there without another event.
+    ended: bool,
+    reader: Waiting,
+    writer: Waiting,
+    arrived: Arrived,
+    /// How reading or sending failed between the tasks' looks.
+    failed: Option<io::Error>,
+    /// What is to be sent, from `sent` on.
+    unsent: Vec<u8>,
+    sent: usize,
+}
+
+/// A task that may wait. Its waker is kept for the next time.
+#[derive(Default)]
+struct Waiting {
+    waits: bool,
+    waker: Option<Waker>,
+}
+
+/// Bytes that came and were not read: those between `at` and `end`.
+#[derive(Default)]
+struct Arrived {
+    buffer: Box<[u8]>,
+    at: usize,
+    end: usize,
+}
+
+impl Waiting {
+    #[inline]
+    fn wait(&mut self, cx: &Context<'_>) {
+        self.waits = true;
+        match &mut self.waker {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            waker => *waker = Some(cx.waker().clone()),
+        }
+    }
+
+    #[inline]
+    fn wake(&mut self) {
+        if std::mem::take(&mut self.waits)
+            && let Some(waker) = &self.waker
+        {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+impl Slot {
+    pub(super) fn new(key: usize, loose: Loose) -> Self {
+        let Loose { tcp, arrived, unsent, in_turns } = loose;
+        let end = arrived.len();
+        Self {
+            key,
+            tcp,
+            in_turns,
+            readable: false,
+            writable: true,
+            ended: false,
+            reader: Waiting::default(),
+            writer: Waiting::default(),
+            arrived: Arrived { buffer: arrived.into(), at: 0, end },
+            failed: None,
+            // Epoll says at once that it is writable, if it is.
+            unsent,
+            sent: 0,
+        }
+    }
+
+    /// The socket with what nobody has read, and what was not sent.
+    pub(super) fn into_loose(self) -> Loose {
+        let (arrived, unsent) = (self.rest().to_vec(), self.unsent[self.sent..].to_vec());
+        Loose { tcp: self.tcp, arrived, unsent, in_turns: self.in_turns }
+    }
+
+    /// Takes up what epoll says.
+    #[inline]
+    pub(super) fn take(&mut self, event: &Event, shared: &mut Shared) {
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            self.readable = true;
+            self.ended |= event.is_read_closed();
+            if !self.in_turns || !self.reader.waits || self.receive(shared) {
+                self.reader.wake();
+            }
+        }
+        if event.is_writable() || event.is_write_closed() || event.is_error() {
+            self.writable = true;
+            if !self.unsent.is_empty() {
+                self.send_rest(shared);
+            }
+            self.writer.wake();
+        }
+    }
+
+    /// Reads for the task that waits; false when nothing was there after all.
+    fn receive(&mut self, shared: &mut Shared) -> bool {
+        if self.arrived.at < self.arrived.end {
+            return true;
+        }
+        let mut buffer = shared.to_read.pop().unwrap_or_else(|| vec![0; BUFFER].into());
+        match (&self.tcp).read(&mut buffer) {
+            // The end is found anew by who reads.
+            Ok(0) => {}
+            Ok(end) => {
+                self.readable = end == buffer.len() || self.ended;
+                self.arrived = Arrived { buffer, at: 0, end };
+                return true;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.readable = false;
+                shared.keep(buffer);
+                return false;
+            }
+            Err(error) => self.failed = Some(error),
+        }
+        shared.keep(buffer);
+        true
+    }
+
+    #[inline]
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &Context<'_>,
+        buf: &mut [u8],
+        shared: &mut Shared,
+    ) -> Poll<io::Result<usize>> {
+        if self.arrived.at < self.arrived.end {
+            let rest = self.rest();
+            let n = rest.len().min(buf.len());
+            buf[..n].copy_from_slice(&rest[..n]);
+            self.arrived.at += n;
+            if self.arrived.at == self.arrived.end {
+                shared.keep(std::mem::take(&mut self.arrived).buffer);
+            }
+            return Poll::Ready(Ok(n));
+        }
+        let room = buf.len();
+        let read = self.poll_recv(cx, |mut tcp| tcp.read(buf));
+        if let Poll::Ready(Ok(n)) = read
+            && n > 0
+            && n < room
+        {
+            // It took all that was there.
+            self.readable = self.ended;
+        }
+        read
+    }
+
+    /// What was read and nobody has taken.
+    fn rest(&self) -> &[u8] {
+        &self.arrived.buffer[self.arrived.at..self.arrived.end]
+    }
+
+    /// Asks the socket when it may have something.
+    pub(super) fn poll_recv(
+        &mut self,
+        cx: &Context<'_>,
+        mut recv: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
+        }
+        while self.readable {
+            match recv(&self.tcp) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+                outcome => return Poll::Ready(outcome),
+            }
+        }
+        self.reader.wait(cx);
+        Poll::Pending
+    }
+
+    #[inline]
+    pub(super) fn poll_write(
+        &mut self,
+        cx: &Context<'_>,
+        buf: &[u8],
+        shared: &mut Shared,
+    ) -> Poll<io::Result<usize>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
+        }
+        let put_off = self.in_turns && buf.len() <= BUFFER;
+        if put_off && self.writable && self.unsent.len() + buf.len() <= PUT_OFF {
+            if self.unsent.is_empty() {
+                self.unsent = shared.to_send.pop().unwrap_or_default();
+                shared.unsent.push(self.key);
+            }
+            self.unsent.extend_from_slice(buf);
+            return Poll::Ready(Ok(buf.len()));
+        }
+        // In the order in which it was given.
+        if self.poll_sent(cx, shared)?.is_pending() {
+            return Poll::Pending;
+        }
+        while self.writable {
+            match (&self.tcp).write(buf) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
+                outcome => return Poll::Ready(outcome),
+            }
+        }
+        self.writer.wait(cx);
+        Poll::Pending
+    }
+
+    pub(super) fn poll_sent(&mut self, cx: &Context<'_>, shared: &mut Shared) -> Poll<io::Result<()>> {
+        if self.unsent.is_empty() && self.failed.is_none() {
+            return Poll::Ready(Ok(()));
+        }
+        self.send_rest(shared);
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
+        }
+        if self.unsent.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        self.writer.wait(cx);
+        Poll::Pending
+    }
+
+    /// Sends what was put off, as far as the socket takes it.
+    #[inline]
+    pub(super) fn send_rest(&mut self, shared: &mut Shared) {
+        while self.writable && self.sent < self.unsent.len() {
+            match (&self.tcp).write(&self.unsent[self.sent..]) {
+                Ok(n) => self.sent += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
+                Err(error) => {
+                    self.failed = Some(error);
+                    self.sent = self.unsent.len();
+                    // Whoever waits for an answer to it hears of that now.
+                    self.reader.wake();
+                    self.writer.wake();
+                }
+            }
+        }
+        if self.sent == self.unsent.len() {
+            self.sent = 0;
+            let mut sent = std::mem::take(&mut self.unsent);
+            if sent.capacity() > 0 && shared.to_send.len() < SPARE {
+                sent.clear();
+                shared.to_send.push(sent);
+            }
+        }
+    }
+
+    /// Whether nothing came that was not read. Nobody waits for it.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.reader = Waiting::default();
+        if self.arrived.at < self.arrived.end || self.failed.is_some() {
+            return false;
+        }
+        if self.readable {
+            self.readable = !matches!((&self.tcp).read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        }
+        !self.readable
+    }
+}
+
+impl Shared {
+    #[inline]
+    fn keep(&mut self, buffer: Box<[u8]>) {
+        if buffer.len() == BUFFER && self.to_read.len() < SPARE {
+            self.to_read.push(buffer);
+        }
+    }
+}

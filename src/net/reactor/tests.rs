@@ -1,0 +1,312 @@
+//! The reactor with sockets of the loopback, on a thread of its own in each test.
+
+use std::future::Future;
+use std::future::poll_fn;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::{Loose, ReactorListener, ReactorSocket, block_on, close, is_here, open};
+
+/// A connection: one end that blocks, one that doesn't.
+fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (own, _) = listener.accept().unwrap();
+    own.set_nonblocking(true).unwrap();
+    peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    (peer, own)
+}
+
+/// Runs a test on a reactor of this thread.
+fn on_reactor(test: impl Future<Output = ()>) {
+    open().unwrap();
+    block_on(test).unwrap();
+    close();
+    assert!(!is_here());
+}
+
+fn socket(tcp: TcpStream) -> ReactorSocket {
+    let socket = ReactorSocket::new(Loose::from(tcp)).unwrap();
+    socket.in_turns();
+    socket
+}
+
+async fn read(socket: &ReactorSocket, buf: &mut [u8]) -> std::io::Result<usize> {
+    poll_fn(|cx| socket.poll_read(cx, buf)).await
+}
+
+async fn write(socket: &ReactorSocket, buf: &[u8]) {
+    let mut done = 0;
+    while done < buf.len() {
+        done += poll_fn(|cx| socket.poll_write(cx, &buf[done..])).await.unwrap();
+    }
+}
+
+/// Lets a turn end.
+async fn a_turn() {
+    let mut begun = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut begun, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// The context of nobody.
+fn nobody() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
+/// As many bytes as no socket's buffers hold.
+fn many() -> Vec<u8> {
+    (0..32 << 20).map(|n: u32| (n >> 4) as u8).collect()
+}
+
+#[test]
+fn what_a_turn_gave_is_sent_when_it_ends() {
+    let (mut peer, own) = pair();
+    on_reactor(async move {
+        let own = socket(own);
+        write(&own, b"one").await;
+        write(&own, b"two").await;
+        peer.set_nonblocking(true).unwrap();
+        let early = peer.read(&mut [0; 8]).unwrap_err();
+        assert_eq!(early.kind(), std::io::ErrorKind::WouldBlock);
+        a_turn().await;
+        peer.set_nonblocking(false).unwrap();
+        let mut got = [0; 6];
+        peer.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"onetwo");
+    });
+}
+
+#[test]
+fn a_long_write_comes_behind_what_was_put_off() {
+    let (mut peer, own) = pair();
+    let long = many();
+    let expected = [b"first", &*long, b"last"].concat();
+    let reading = std::thread::spawn(move || {
+        let mut got = vec![0; expected.len()];
+        peer.read_exact(&mut got).unwrap();
+        assert!(got == expected);
+    });
+    on_reactor(async move {
+        let own = socket(own);
+        write(&own, b"first").await;
+        write(&own, &long).await;
+        write(&own, b"last").await;
+        poll_fn(|cx| own.poll_sent(cx)).await.unwrap();
+    });
+    reading.join().unwrap();
+}
+
+#[test]
+fn a_peer_that_does_not_read_stops_the_writer() {
+    let (mut peer, own) = pair();
+    on_reactor(async move {
+        let own = socket(own);
+        let mut given = 0;
+        while let Poll::Ready(written) = own.poll_write(&mut nobody(), &[7; 1000]) {
+            given += written.unwrap();
+            assert!(given < 64 << 20, "it takes without end");
+            a_turn().await;
+        }
+        let reading = std::thread::spawn(move || {
+            let mut got = vec![0; given];
+            peer.read_exact(&mut got).unwrap();
+            peer
+        });
+        poll_fn(|cx| own.poll_sent(cx)).await.unwrap();
+        drop(reading.join().unwrap());
+    });
+}
+
+#[test]
+fn the_end_comes_behind_the_last_bytes() {
+    let (mut peer, own) = pair();
+    on_reactor(async move {
+        let own = socket(own);
+        peer.write_all(b"goodbye").unwrap();
+        drop(peer);
+        let mut buf = [0; 64];
+        assert_eq!(read(&own, &mut buf).await.unwrap(), 7);
+        assert_eq!(read(&own, &mut buf).await.unwrap(), 0);
+        assert_eq!(read(&own, &mut buf).await.unwrap(), 0, "again");
+    });
+}
+
+#[test]
+fn more_than_a_buffer_is_read_in_order() {
+    let (mut peer, own) = pair();
+    let sent = many();
+    let writing = {
+        let sent = sent.clone();
+        std::thread::spawn(move || peer.write_all(&sent).unwrap())
+    };
+    on_reactor(async move {
+        let own = socket(own);
+        let (mut got, mut buf) = (Vec::new(), vec![0; 1000]);
+        while got.len() < sent.len() {
+            let n = read(&own, &mut buf).await.unwrap();
+            assert!(n > 0);
+            got.extend_from_slice(&buf[..n]);
+            // What is read to is now shorter, now longer than what comes.
+            buf.resize(if got.len() % 3 == 0 { 1000 } else { 64 << 10 }, 0);
+        }
+        assert!(got == sent);
+    });
+    writing.join().unwrap();
+}
+
+#[test]
+fn a_socket_that_has_something_is_not_quiet() {
+    let (mut peer, own) = pair();
+    on_reactor(async move {
+        let own = socket(own);
+        assert!(own.is_quiet());
+        peer.write_all(b"x").unwrap();
+        // Until epoll has told it.
+        while own.is_quiet() {
+            a_turn().await;
+        }
+        let mut buf = [0; 4];
+        let waits = own.poll_read(&mut nobody(), &mut buf);
+        assert!(waits.is_pending(), "what it found is lost");
+        drop(peer);
+        assert_eq!(read(&own, &mut buf).await.unwrap(), 0);
+        assert!(!own.is_quiet(), "nor is one that has ended");
+    });
+}
+
+#[test]
+fn a_reset_reaches_who_reads_and_who_writes() {
+    for write_first in [true, false] {
+        let (mut peer, own) = pair();
+        on_reactor(async move {
+            let own = socket(own);
+            // Closed with bytes that nobody has read: a reset.
+            write(&own, b"unread").await;
+            a_turn().await;
+            peer.read_exact(&mut [0; 1]).unwrap();
+            drop(peer);
+            if write_first {
+                write(&own, b"into the void").await;
+            }
+            let outcome = read(&own, &mut [0; 8]).await;
+            assert!(matches!(outcome, Err(_) | Ok(0)), "{outcome:?}");
+            let mut failed = false;
+            for _ in 0..100 {
+                failed |= matches!(own.poll_write(&mut nobody(), b"x"), Poll::Ready(Err(_)));
+                a_turn().await;
+            }
+            assert!(failed, "who writes on hears of it");
+        });
+    }
+}
+
+#[test]
+fn another_thread_wakes_it() {
+    let (give, take) = tokio::sync::oneshot::channel();
+    let giving = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        give.send(5).unwrap();
+    });
+    on_reactor(async move { assert_eq!(take.await.unwrap(), 5) });
+    giving.join().unwrap();
+}
+
+#[test]
+fn a_dropped_socket_has_sent_what_it_took() {
+    let (mut peer, own) = pair();
+    on_reactor(async move {
+        let own = socket(own);
+        write(&own, b"last words").await;
+        drop(own);
+        let mut got = Vec::new();
+        peer.read_to_end(&mut got).unwrap();
+        assert_eq!(got, b"last words");
+    });
+}
+
+#[test]
+fn a_socket_takes_all_along_to_another_thread() {
+    let (mut peer, own) = pair();
+    on_reactor(async move {
+        let own = socket(own);
+        peer.write_all(b"abcde").unwrap();
+        let mut buf = [0; 2];
+        assert_eq!((read(&own, &mut buf).await.unwrap(), &buf), (2, b"ab"));
+        let mut given = 0;
+        while let Poll::Ready(written) = own.poll_write(&mut nobody(), &[7; 1000]) {
+            given += written.unwrap();
+            a_turn().await;
+        }
+        let loose = own.let_go().unwrap();
+        std::thread::spawn(move || arrive(loose, given, peer)).join().unwrap();
+    });
+}
+
+/// Takes a socket over that has three bytes unread and more to send than its peer takes.
+fn arrive(loose: Loose, given: usize, mut peer: TcpStream) {
+    let reading = std::thread::spawn(move || {
+        let mut got = vec![0; given];
+        peer.read_exact(&mut got).unwrap();
+        assert!(got.iter().all(|byte| *byte == 7));
+    });
+    on_reactor(async move {
+        let own = ReactorSocket::new(loose).unwrap();
+        let mut buf = [0; 3];
+        assert_eq!((read(&own, &mut buf).await.unwrap(), &buf), (3, b"cde"));
+        poll_fn(|cx| own.poll_sent(cx)).await.unwrap();
+        reading.join().unwrap();
+        assert_eq!(read(&own, &mut buf).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_socket_is_of_no_use_on_another_thread() {
+    let (_peer, own) = pair();
+    on_reactor(async move {
+        let own = socket(own);
+        std::thread::spawn(move || {
+            let read = own.poll_read(&mut nobody(), &mut [0; 1]);
+            assert!(matches!(read, Poll::Ready(Err(_))), "{read:?}");
+            open().unwrap();
+            assert!(own.let_go().is_err(), "nor on one with another reactor");
+            close();
+        })
+        .join()
+        .unwrap();
+    });
+}
+
+#[test]
+fn connections_are_accepted_as_they_come() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    on_reactor(async move {
+        let listener = ReactorListener::new(listener).unwrap();
+        for _ in 0..3 {
+            let connecting = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(10));
+                let mut tcp = TcpStream::connect(address).unwrap();
+                tcp.write_all(b"hello").unwrap();
+                tcp.read_to_end(&mut Vec::new()).unwrap();
+                tcp.local_addr().unwrap()
+            });
+            let (tcp, from) = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
+            let own = ReactorSocket::new(Loose::from(tcp)).unwrap();
+            let mut buf = [0; 8];
+            assert_eq!(poll_fn(|cx| own.poll_peek(cx, &mut buf)).await.unwrap(), 5);
+            assert_eq!(read(&own, &mut buf).await.unwrap(), 5);
+            drop(own);
+            assert_eq!(connecting.join().unwrap(), from);
+        }
+    });
+}
