@@ -8,6 +8,7 @@ use super::acquire::Attempt;
 use super::batch::Summary;
 use super::loss::Loss;
 use super::state::Tx;
+use super::translate::Parses;
 use crate::backend::Settings;
 use crate::metrics::Reroute;
 use crate::sql::{Effects, TransactionModes};
@@ -53,8 +54,8 @@ pub(super) struct Run {
     pub(super) failed: bool,
     /// Statements of the client's that completed.
     pub(super) completed: usize,
-    /// Statements that the batch parses on this backend, 0 for the unnamed one, and with which message.
-    pub(super) parses: Vec<(u64, usize)>,
+    /// What the batch parses on this backend.
+    pub(super) parses: Parses,
     /// Changes of the catalog that were known when it began.
     pub(super) changes: u64,
     /// The message that the proxy refuses, and by what error.
@@ -112,7 +113,7 @@ impl Run {
             sent: false,
             failed: false,
             completed: 0,
-            parses: Vec::new(),
+            parses: Parses::new(),
             changes: session.pools.identity.catalog.changes(),
             refused: None,
             rerun: None,

@@ -3,6 +3,8 @@
 
 use std::rc::Rc;
 
+use smallvec::SmallVec;
+
 use super::answer::{Answer, Kind, Owed};
 use super::batch::Item;
 use super::described::{Held, Told};
@@ -125,6 +127,9 @@ impl Unnamed {
     }
 }
 
+/// Statements that a batch parses on its backend, 0 for the unnamed one, and with which message: mostly one.
+pub(super) type Parses = SmallVec<[(u64, usize); 1]>;
+
 /// What a translation draws on.
 pub(super) struct Translation<'a> {
     pub(super) backend: &'a mut Backend,
@@ -136,7 +141,7 @@ pub(super) struct Translation<'a> {
     /// How many changes of the catalog are known.
     pub(super) changes: u64,
     /// Numbers of the statements that this batch parses, 0 for the unnamed one, and the messages that do: unsure until answered.
-    pub(super) parsed: &'a mut Vec<(u64, usize)>,
+    pub(super) parsed: &'a mut Parses,
     /// Which message the proxy refuses, and by what error.
     pub(super) refused: Option<(usize, Rc<[u8]>)>,
     /// [`Run::reuses`]
