@@ -196,6 +196,7 @@ impl Reactor {
             }
         }
         shared.unsent = unsent;
+        shared.turn += 1;
     }
 }
 
@@ -250,7 +251,7 @@ impl ReactorSocket {
     /// # Errors
     /// Those of `recv`.
     pub fn poll_peek(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.poll_with(|slot, _| slot.poll_recv(cx, |tcp| tcp.peek(buf)))
+        self.poll_with(|slot, shared| slot.poll_recv(cx, shared, |tcp| tcp.peek(buf)))
     }
 
     /// Takes some of `buf` to be sent, and says how much. An error may be that of sending what was taken before.

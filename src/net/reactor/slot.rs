@@ -18,11 +18,16 @@ const PUT_OFF: usize = 4 * BUFFER;
 /// Buffers kept.
 const SPARE: usize = 128;
 
+/// How often a socket is asked in one turn: one that always has something doesn't keep the others waiting.
+const ASKED: u32 = 32;
+
 /// What the sockets of a reactor share.
 #[derive(Default)]
 pub(super) struct Shared {
     /// Sockets with something to send at the end of the turn.
     pub(super) unsent: Vec<usize>,
+    /// The turn's number.
+    pub(super) turn: u64,
     /// Buffers of [`BUFFER`] bytes to read into.
     to_read: Vec<Box<[u8]>>,
     to_send: Vec<Vec<u8>>,
@@ -35,6 +40,9 @@ pub(super) struct Slot {
     /// What epoll said last, as long as nothing has shown otherwise.
     readable: bool,
     writable: bool,
+    /// How often it was asked in which turn.
+    asked: u32,
+    turn: u64,
     /// The peer sends no more: what is left, and the end, are there without another event.
     ended: bool,
     reader: Waiting,
@@ -92,6 +100,8 @@ impl Slot {
             in_turns,
             readable: false,
             writable: true,
+            asked: 0,
+            turn: 0,
             ended: false,
             reader: Waiting::default(),
             writer: Waiting::default(),
@@ -172,7 +182,7 @@ impl Slot {
             return Poll::Ready(Ok(n));
         }
         let room = buf.len();
-        let read = self.poll_recv(cx, |mut tcp| tcp.read(buf));
+        let read = self.poll_recv(cx, shared, |mut tcp| tcp.read(buf));
         if let Poll::Ready(Ok(n)) = read
             && n > 0
             && n < room
@@ -192,12 +202,17 @@ impl Slot {
     pub(super) fn poll_recv(
         &mut self,
         cx: &Context<'_>,
+        shared: &Shared,
         mut recv: impl FnMut(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         if let Some(error) = self.failed.take() {
             return Poll::Ready(Err(error));
         }
         while self.readable {
+            if self.is_enough(shared) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             match recv(&self.tcp) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
@@ -206,6 +221,15 @@ impl Slot {
         }
         self.reader.wait(cx);
         Poll::Pending
+    }
+
+    /// Whether it was asked often enough in this turn.
+    fn is_enough(&mut self, shared: &Shared) -> bool {
+        if self.turn != shared.turn {
+            (self.turn, self.asked) = (shared.turn, 0);
+        }
+        self.asked += 1;
+        self.asked > ASKED
     }
 
     #[inline]

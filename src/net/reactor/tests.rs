@@ -164,6 +164,29 @@ fn more_than_a_buffer_is_read_in_order() {
 }
 
 #[test]
+fn one_that_always_has_something_leaves_the_others_their_turn() {
+    let (mut peer, own) = pair();
+    peer.write_all(&vec![7; 64 << 10]).unwrap();
+    on_reactor(async move {
+        let own = socket(own);
+        let (mut got, mut turns) = (0, 0);
+        poll_fn(|cx| {
+            turns += 1;
+            let mut in_a_row = 0;
+            while let Poll::Ready(read) = own.poll_read(cx, &mut [0; 64]) {
+                got += read.unwrap();
+                in_a_row += 1;
+                // What it is asked, and what had come as the turn began.
+                assert!(in_a_row <= 32 + 4096 / 64, "{in_a_row} times without a look at others");
+            }
+            if got < 64 << 10 { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+        assert!(turns > 10, "all in {turns} turns");
+    });
+}
+
+#[test]
 fn a_socket_that_has_something_is_not_quiet() {
     let (mut peer, own) = pair();
     on_reactor(async move {
