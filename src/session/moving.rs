@@ -1,7 +1,7 @@
 //! A session's way from one worker to another.
 //!
-//! Only one that nothing ties to its thread goes: it holds no backend and has no batch begun. What is shared by a worker's sessions (classes, prepared statements, pools) is left behind and
-//! found anew.
+//! Only one that nothing ties to its thread goes: it holds no backend and has no batch begun. What is shared by a worker's sessions
+//! (classes, prepared statements, pools) is left behind and found anew.
 
 use std::any::Any;
 use std::rc::Rc;
