@@ -163,6 +163,7 @@ impl Reactor {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
+        // Whom the events wake needn't ring: all are looked at next.
         state.store(AWAKE, Ordering::SeqCst);
         let (mut sockets, mut shared) = (self.sockets.borrow_mut(), self.shared.borrow_mut());
         for event in &*events {
@@ -184,6 +185,13 @@ impl Reactor {
         if let Some(Some(waker)) = self.listeners.borrow().get(key) {
             waker.wake_by_ref();
         }
+    }
+
+    /// Gives a socket up, which has sent by then what it took of what was put off.
+    fn take_off(&self, key: usize) -> Option<Slot> {
+        let mut slot = self.sockets.borrow_mut().try_remove(key)?;
+        slot.send_rest(&mut self.shared.borrow_mut());
+        Some(slot)
     }
 
     /// Sends what the tasks of this turn gave.
@@ -290,9 +298,7 @@ impl ReactorSocket {
     /// It is another thread's, or those of `epoll_ctl`.
     pub fn let_go(self) -> io::Result<Loose> {
         with_reactor(self.reactor, |reactor| {
-            let slot = reactor.sockets.borrow_mut().try_remove(self.key);
-            let mut slot = slot.ok_or(io::ErrorKind::NotConnected)?;
-            slot.send_rest(&mut reactor.shared.borrow_mut());
+            let slot = reactor.take_off(self.key).ok_or(io::ErrorKind::NotConnected)?;
             reactor.registry.deregister(&mut SourceFd(&slot.tcp.as_raw_fd()))?;
             Ok(slot.into_loose())
         })
@@ -319,12 +325,7 @@ impl ReactorSocket {
 impl Drop for ReactorSocket {
     fn drop(&mut self) {
         // What was taken to be sent goes first; closing the socket takes it off the reactor.
-        let _of_another_thread = with_reactor(self.reactor, |reactor| {
-            if let Some(mut slot) = reactor.sockets.borrow_mut().try_remove(self.key) {
-                slot.send_rest(&mut reactor.shared.borrow_mut());
-            }
-            Ok(())
-        });
+        let _of_another_thread = with_reactor(self.reactor, |reactor| Ok(reactor.take_off(self.key)));
     }
 }
 
@@ -352,16 +353,13 @@ impl ReactorListener {
         match self.socket.accept() {
             Ok((tcp, peer)) => Poll::Ready(Ok((TcpStream::from(OwnedFd::from(tcp)), peer))),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let asked = with_reactor(self.reactor, |reactor| {
+                with_reactor(self.reactor, |reactor| {
                     if let Some(waker) = reactor.listeners.borrow_mut().get_mut(self.key) {
                         *waker = Some(cx.waker().clone());
                     }
                     Ok(())
-                });
-                match asked {
-                    Ok(()) => Poll::Pending,
-                    Err(error) => Poll::Ready(Err(error)),
-                }
+                })?;
+                Poll::Pending
             }
             Err(error) => Poll::Ready(Err(error)),
         }

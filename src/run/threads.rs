@@ -1,6 +1,5 @@
 //! The worker threads: each with a reactor of its own, that logs clients in and serves them.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -105,7 +104,7 @@ impl Crew {
                 reactor::close();
             });
             threads.push(thread.context("starting a worker")?);
-            outcome.recv().context("starting a worker")?.context("starting a worker's runtime")?;
+            outcome.recv().context("starting a worker")?.context("starting a worker's reactor")?;
         }
         Ok(Self { threads, sessions })
     }
@@ -133,17 +132,12 @@ impl Crew {
 
 /// Runs a worker's work on this thread's reactor, and the tasks that it starts until it is done.
 fn run(work: impl Future<Output = ()> + 'static) -> std::io::Result<()> {
-    let done = Rc::new(Cell::new(false));
-    let told = Rc::clone(&done);
     let mut tasks = LocalSet::new();
     // A task like the others: it is not looked at in each turn.
-    tasks.spawn_local(async move {
-        work.await;
-        told.set(true);
-    });
+    let work = tasks.spawn_local(work);
     reactor::block_on(poll_fn(|cx| {
         let all = Pin::new(&mut tasks).poll(cx);
-        if done.get() { Poll::Ready(()) } else { all }
+        if work.is_finished() { Poll::Ready(()) } else { all }
     }))
 }
 

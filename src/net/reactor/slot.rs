@@ -131,37 +131,31 @@ impl Slot {
         }
         if event.is_writable() || event.is_write_closed() || event.is_error() {
             self.writable = true;
-            if !self.unsent.is_empty() {
-                self.send_rest(shared);
-            }
+            self.send_rest(shared);
             self.writer.wake();
         }
     }
 
     /// Reads for the task that waits; false when nothing was there after all.
     fn receive(&mut self, shared: &mut Shared) -> bool {
-        if self.arrived.at < self.arrived.end {
+        if !self.rest().is_empty() {
             return true;
         }
         let mut buffer = shared.to_read.pop().unwrap_or_else(|| vec![0; BUFFER].into());
-        match (&self.tcp).read(&mut buffer) {
-            // The end is found anew by who reads.
-            Ok(0) => {}
-            Ok(end) => {
-                self.readable = end == buffer.len() || self.ended;
+        let received = self.recv(|mut tcp| tcp.read(&mut buffer));
+        let came = received.is_some();
+        match received {
+            Some(Ok(end)) if end > 0 => {
+                self.took(end, buffer.len());
                 self.arrived = Arrived { buffer, at: 0, end };
                 return true;
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.readable = false;
-                shared.keep(buffer);
-                return false;
-            }
-            Err(error) => self.failed = Some(error),
+            Some(Err(error)) => self.failed = Some(error),
+            // The end is found anew by who reads.
+            Some(Ok(_)) | None => {}
         }
         shared.keep(buffer);
-        true
+        came
     }
 
     #[inline]
@@ -171,8 +165,8 @@ impl Slot {
         buf: &mut [u8],
         shared: &mut Shared,
     ) -> Poll<io::Result<usize>> {
-        if self.arrived.at < self.arrived.end {
-            let rest = self.rest();
+        let rest = self.rest();
+        if !rest.is_empty() {
             let n = rest.len().min(buf.len());
             buf[..n].copy_from_slice(&rest[..n]);
             self.arrived.at += n;
@@ -183,12 +177,8 @@ impl Slot {
         }
         let room = buf.len();
         let read = self.poll_recv(cx, shared, |mut tcp| tcp.read(buf));
-        if let Poll::Ready(Ok(n)) = read
-            && n > 0
-            && n < room
-        {
-            // It took all that was there.
-            self.readable = self.ended;
+        if let Poll::Ready(Ok(n)) = read {
+            self.took(n, room);
         }
         read
     }
@@ -203,24 +193,34 @@ impl Slot {
         &mut self,
         cx: &Context<'_>,
         shared: &Shared,
-        mut recv: impl FnMut(&TcpStream) -> io::Result<usize>,
+        recv: impl FnMut(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         if let Some(error) = self.failed.take() {
             return Poll::Ready(Err(error));
         }
-        while self.readable {
-            if self.is_enough(shared) {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            match recv(&self.tcp) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
-                outcome => return Poll::Ready(outcome),
-            }
+        if self.readable && self.is_enough(shared) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if let Some(outcome) = self.recv(recv) {
+            return Poll::Ready(outcome);
         }
         self.reader.wait(cx);
         Poll::Pending
+    }
+
+    /// What the socket has; nothing while epoll hasn't told of more than was taken.
+    #[inline]
+    fn recv(&mut self, mut recv: impl FnMut(&TcpStream) -> io::Result<usize>) -> Option<io::Result<usize>> {
+        unless_blocked(&mut self.readable, || recv(&self.tcp))
+    }
+
+    /// Who has read `n` bytes where there was room for more has taken all that was there.
+    #[inline]
+    fn took(&mut self, n: usize, room: usize) {
+        if n > 0 && n < room {
+            self.readable = self.ended;
+        }
     }
 
     /// Whether it was asked often enough in this turn.
@@ -255,21 +255,14 @@ impl Slot {
         if self.poll_sent(cx, shared)?.is_pending() {
             return Poll::Pending;
         }
-        while self.writable {
-            match (&self.tcp).write(buf) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
-                outcome => return Poll::Ready(outcome),
-            }
+        if let Some(outcome) = unless_blocked(&mut self.writable, || (&self.tcp).write(buf)) {
+            return Poll::Ready(outcome);
         }
         self.writer.wait(cx);
         Poll::Pending
     }
 
     pub(super) fn poll_sent(&mut self, cx: &Context<'_>, shared: &mut Shared) -> Poll<io::Result<()>> {
-        if self.unsent.is_empty() && self.failed.is_none() {
-            return Poll::Ready(Ok(()));
-        }
         self.send_rest(shared);
         if let Some(error) = self.failed.take() {
             return Poll::Ready(Err(error));
@@ -284,12 +277,12 @@ impl Slot {
     /// Sends what was put off, as far as the socket takes it.
     #[inline]
     pub(super) fn send_rest(&mut self, shared: &mut Shared) {
-        while self.writable && self.sent < self.unsent.len() {
-            match (&self.tcp).write(&self.unsent[self.sent..]) {
-                Ok(n) => self.sent += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
-                Err(error) => {
+        while self.sent < self.unsent.len() {
+            let rest = &self.unsent[self.sent..];
+            match unless_blocked(&mut self.writable, || (&self.tcp).write(rest)) {
+                None => return,
+                Some(Ok(n)) => self.sent += n,
+                Some(Err(error)) => {
                     self.failed = Some(error);
                     self.sent = self.unsent.len();
                     // Whoever waits for an answer to it hears of that now.
@@ -298,27 +291,35 @@ impl Slot {
                 }
             }
         }
-        if self.sent == self.unsent.len() {
-            self.sent = 0;
-            let mut sent = std::mem::take(&mut self.unsent);
-            if sent.capacity() > 0 && shared.to_send.len() < SPARE {
-                sent.clear();
-                shared.to_send.push(sent);
-            }
+        self.sent = 0;
+        let mut sent = std::mem::take(&mut self.unsent);
+        if sent.capacity() > 0 && shared.to_send.len() < SPARE {
+            sent.clear();
+            shared.to_send.push(sent);
         }
     }
 
     /// Whether nothing came that was not read. Nobody waits for it.
     pub(super) fn is_quiet(&mut self) -> bool {
         self.reader = Waiting::default();
-        if self.arrived.at < self.arrived.end || self.failed.is_some() {
-            return false;
-        }
-        if self.readable {
-            self.readable = !matches!((&self.tcp).read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-        }
-        !self.readable
+        self.rest().is_empty() && self.failed.is_none() && self.recv(|mut tcp| tcp.read(&mut [0])).is_none()
     }
+}
+
+/// What a system call says of a socket, which is made only while the socket is known as ready, and shows when it isn't any more.
+#[inline]
+fn unless_blocked(
+    ready: &mut bool,
+    mut call: impl FnMut() -> io::Result<usize>,
+) -> Option<io::Result<usize>> {
+    while *ready {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => *ready = false,
+            outcome => return Some(outcome),
+        }
+    }
+    None
 }
 
 impl Shared {

@@ -7,6 +7,8 @@ use std::net::{TcpListener, TcpStream};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tokio::task::yield_now;
+
 use super::{Loose, ReactorListener, ReactorSocket, block_on, close, is_here, open};
 
 /// A connection: one end that blocks, one that doesn't.
@@ -44,19 +46,6 @@ async fn write(socket: &ReactorSocket, buf: &[u8]) {
     }
 }
 
-/// Lets a turn end.
-async fn a_turn() {
-    let mut begun = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut begun, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
-
 /// The context of nobody.
 fn nobody() -> Context<'static> {
     Context::from_waker(Waker::noop())
@@ -65,6 +54,26 @@ fn nobody() -> Context<'static> {
 /// As many bytes as no socket's buffers hold.
 fn many() -> Vec<u8> {
     (0..32 << 20).map(|n: u32| (n >> 4) as u8).collect()
+}
+
+/// Gives a socket as many sevens as it takes while its peer doesn't read.
+async fn fill(socket: &ReactorSocket) -> usize {
+    let mut given = 0;
+    while let Poll::Ready(written) = socket.poll_write(&mut nobody(), &[7; 1000]) {
+        given += written.unwrap();
+        assert!(given < 64 << 20, "it takes without end");
+        yield_now().await;
+    }
+    given
+}
+
+/// Reads so many sevens on a thread of its own.
+fn read_sevens(mut peer: TcpStream, count: usize) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut got = vec![0; count];
+        peer.read_exact(&mut got).unwrap();
+        assert!(got.iter().all(|byte| *byte == 7));
+    })
 }
 
 #[test]
@@ -77,7 +86,7 @@ fn what_a_turn_gave_is_sent_when_it_ends() {
         peer.set_nonblocking(true).unwrap();
         let early = peer.read(&mut [0; 8]).unwrap_err();
         assert_eq!(early.kind(), std::io::ErrorKind::WouldBlock);
-        a_turn().await;
+        yield_now().await;
         peer.set_nonblocking(false).unwrap();
         let mut got = [0; 6];
         peer.read_exact(&mut got).unwrap();
@@ -107,22 +116,13 @@ fn a_long_write_comes_behind_what_was_put_off() {
 
 #[test]
 fn a_peer_that_does_not_read_stops_the_writer() {
-    let (mut peer, own) = pair();
+    let (peer, own) = pair();
     on_reactor(async move {
         let own = socket(own);
-        let mut given = 0;
-        while let Poll::Ready(written) = own.poll_write(&mut nobody(), &[7; 1000]) {
-            given += written.unwrap();
-            assert!(given < 64 << 20, "it takes without end");
-            a_turn().await;
-        }
-        let reading = std::thread::spawn(move || {
-            let mut got = vec![0; given];
-            peer.read_exact(&mut got).unwrap();
-            peer
-        });
+        let given = fill(&own).await;
+        let reading = read_sevens(peer, given);
         poll_fn(|cx| own.poll_sent(cx)).await.unwrap();
-        drop(reading.join().unwrap());
+        reading.join().unwrap();
     });
 }
 
@@ -195,7 +195,7 @@ fn a_socket_that_has_something_is_not_quiet() {
         peer.write_all(b"x").unwrap();
         // Until epoll has told it.
         while own.is_quiet() {
-            a_turn().await;
+            yield_now().await;
         }
         let mut buf = [0; 4];
         let waits = own.poll_read(&mut nobody(), &mut buf);
@@ -214,7 +214,7 @@ fn a_reset_reaches_who_reads_and_who_writes() {
             let own = socket(own);
             // Closed with bytes that nobody has read: a reset.
             write(&own, b"unread").await;
-            a_turn().await;
+            yield_now().await;
             peer.read_exact(&mut [0; 1]).unwrap();
             drop(peer);
             if write_first {
@@ -225,7 +225,7 @@ fn a_reset_reaches_who_reads_and_who_writes() {
             let mut failed = false;
             for _ in 0..100 {
                 failed |= matches!(own.poll_write(&mut nobody(), b"x"), Poll::Ready(Err(_)));
-                a_turn().await;
+                yield_now().await;
             }
             assert!(failed, "who writes on hears of it");
         });
@@ -264,23 +264,15 @@ fn a_socket_takes_all_along_to_another_thread() {
         peer.write_all(b"abcde").unwrap();
         let mut buf = [0; 2];
         assert_eq!((read(&own, &mut buf).await.unwrap(), &buf), (2, b"ab"));
-        let mut given = 0;
-        while let Poll::Ready(written) = own.poll_write(&mut nobody(), &[7; 1000]) {
-            given += written.unwrap();
-            a_turn().await;
-        }
+        let given = fill(&own).await;
         let loose = own.let_go().unwrap();
         std::thread::spawn(move || arrive(loose, given, peer)).join().unwrap();
     });
 }
 
 /// Takes a socket over that has three bytes unread and more to send than its peer takes.
-fn arrive(loose: Loose, given: usize, mut peer: TcpStream) {
-    let reading = std::thread::spawn(move || {
-        let mut got = vec![0; given];
-        peer.read_exact(&mut got).unwrap();
-        assert!(got.iter().all(|byte| *byte == 7));
-    });
+fn arrive(loose: Loose, given: usize, peer: TcpStream) {
+    let reading = read_sevens(peer, given);
     on_reactor(async move {
         let own = ReactorSocket::new(loose).unwrap();
         let mut buf = [0; 3];
