@@ -169,7 +169,7 @@ impl Pool {
         if waiting.len() >= self.limits.max_waiting {
             return Err(AcquireError::TooManyWaiting);
         }
-        waiter.arm(now + self.limits.wait);
+        waiter.enqueued(now + self.limits.wait);
         waiting.push_back(Rc::clone(waiter));
         self.budget.begin_wait(self.worker);
         Ok(if self.opening.get() >= waiting.len() { Demand::Wait } else { Demand::Open })
@@ -200,6 +200,10 @@ impl Pool {
 
     /// A session no longer wants to wait.
     pub fn forget(&self, waiter: &Rc<Waiter>) {
+        // Who was given something isn't looked for among all that wait.
+        if !waiter.dequeued() {
+            return;
+        }
         let mut waiting = self.waiting.borrow_mut();
         if let Some(at) = waiting.iter().position(|other| Rc::ptr_eq(other, waiter)) {
             waiting.remove(at);
@@ -252,11 +256,10 @@ impl Pool {
     }
 
     fn next_waiter(&self) -> Option<Rc<Waiter>> {
-        let waiter = self.waiting.borrow_mut().pop_front();
-        if waiter.is_some() {
-            self.budget.end_wait(self.worker);
-        }
-        waiter
+        let waiter = self.waiting.borrow_mut().pop_front()?;
+        waiter.dequeued();
+        self.budget.end_wait(self.worker);
+        Some(waiter)
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Waiter {
     slot: RefCell<Option<Result<Box<Backend>, AcquireError>>>,
     waker: RefCell<Option<Waker>>,
     deadline: Cell<Option<Instant>>,
+    /// It stands in a queue.
+    queued: Cell<bool>,
 }
 
 impl Waiter {
@@ -56,8 +58,14 @@ impl Waiter {
         self.slot.borrow_mut().take()
     }
 
-    pub(super) fn arm(&self, deadline: Instant) {
+    pub(super) fn enqueued(&self, deadline: Instant) {
         self.deadline.set(Some(deadline));
+        self.queued.set(true);
+    }
+
+    /// It leaves the queue; whether it stood in one.
+    pub(super) fn dequeued(&self) -> bool {
+        self.queued.replace(false)
     }
 
     /// Whether its wait is over.
