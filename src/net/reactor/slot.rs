@@ -1,10 +1,11 @@
 //! One socket of a reactor: what is known of it, what came and was not read, what was given and not sent.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::TcpStream;
 use std::task::{Context, Poll, Waker};
 
 use mio::event::Event;
+use rustix::net::{RecvFlags, SendFlags};
 
 use super::Loose;
 
@@ -142,7 +143,7 @@ impl Slot {
             return true;
         }
         let mut buffer = shared.to_read.pop().unwrap_or_else(|| vec![0; BUFFER].into());
-        let received = self.recv(|mut tcp| tcp.read(&mut buffer));
+        let received = self.recv(|tcp| recv(tcp, &mut buffer));
         let came = received.is_some();
         match received {
             Some(Ok(end)) if end > 0 => {
@@ -176,7 +177,7 @@ impl Slot {
             return Poll::Ready(Ok(n));
         }
         let room = buf.len();
-        let read = self.poll_recv(cx, shared, |mut tcp| tcp.read(buf));
+        let read = self.poll_recv(cx, shared, |tcp| recv(tcp, buf));
         if let Poll::Ready(Ok(n)) = read {
             self.took(n, room);
         }
@@ -255,7 +256,7 @@ impl Slot {
         if self.poll_sent(cx, shared)?.is_pending() {
             return Poll::Pending;
         }
-        if let Some(outcome) = unless_blocked(&mut self.writable, || (&self.tcp).write(buf)) {
+        if let Some(outcome) = unless_blocked(&mut self.writable, || send(&self.tcp, buf)) {
             return Poll::Ready(outcome);
         }
         self.writer.wait(cx);
@@ -279,7 +280,7 @@ impl Slot {
     pub(super) fn send_rest(&mut self, shared: &mut Shared) {
         while self.sent < self.unsent.len() {
             let rest = &self.unsent[self.sent..];
-            match unless_blocked(&mut self.writable, || (&self.tcp).write(rest)) {
+            match unless_blocked(&mut self.writable, || send(&self.tcp, rest)) {
                 None => return,
                 Some(Ok(n)) => self.sent += n,
                 Some(Err(error)) => {
@@ -302,8 +303,21 @@ impl Slot {
     /// Whether nothing came that was not read. Nobody waits for it.
     pub(super) fn is_quiet(&mut self) -> bool {
         self.reader = Waiting::default();
-        self.rest().is_empty() && self.failed.is_none() && self.recv(|mut tcp| tcp.read(&mut [0])).is_none()
+        self.rest().is_empty() && self.failed.is_none() && self.recv(|tcp| recv(tcp, &mut [0])).is_none()
     }
+}
+
+/// recv(2), by the shortest way: libc's is a point of cancellation, which threads of ours don't know.
+#[inline]
+fn recv(tcp: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
+    let (n, _) = rustix::net::recv(tcp, buf, RecvFlags::empty())?;
+    Ok(n)
+}
+
+/// send(2), likewise.
+#[inline]
+fn send(tcp: &TcpStream, buf: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(tcp, buf, SendFlags::NOSIGNAL)?)
 }
 
 /// What a system call says of a socket, which is made only while the socket is known as ready, and shows when it isn't any more.
