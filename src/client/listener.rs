@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
+use futures_util::future::join_all;
 use socket2::{Domain, Type};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
 
 use super::cancel::CancelKeys;
 use super::handshake::{HandshakeConfig, refuse};
 use crate::config::KeepAlive;
-use crate::net::{Listening, Socket, tune};
+use crate::net::{Listening, Socket, reactor, tune};
 use crate::wire::{Refusal, SqlState};
 
 /// How long a connection over the limit may take to hear so.
@@ -203,14 +203,9 @@ impl Listener {
     pub fn open(self, reception: Reception) -> io::Result<impl Future<Output = ()>> {
         let sockets = self.sockets.into_iter().map(Listening::take_up).collect::<io::Result<Vec<_>>>()?;
         let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
-        let acceptor = Arc::new(Acceptor { reception, refusals });
+        let acceptor = Acceptor { reception, refusals };
         Ok(async move {
-            let mut tasks = JoinSet::new();
-            for socket in sockets {
-                let acceptor = Arc::clone(&acceptor);
-                tasks.spawn_local(async move { acceptor.accept(socket).await });
-            }
-            while tasks.join_next().await.is_some() {}
+            join_all(sockets.into_iter().map(|socket| acceptor.accept(socket))).await;
         })
     }
 }
@@ -262,7 +257,7 @@ impl Acceptor {
         let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() else { return };
         let (handshake, cancel_keys) =
             (self.reception.handshake.load_full(), Arc::clone(&self.reception.cancel_keys));
-        tokio::task::spawn_local(async move {
+        reactor::spawn(async move {
             let refusal = Refusal::new(SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already");
             if let Some((process_id, secret)) = refuse(tcp, &handshake, &refusal, REFUSAL_TIMEOUT).await {
                 cancel_keys.cancel(process_id, &secret);

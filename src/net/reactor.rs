@@ -10,11 +10,8 @@ use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
@@ -22,16 +19,18 @@ use mio::{Events, Interest, Registry, Token};
 use slab::Slab;
 
 mod slot;
+mod tasks;
 #[cfg(test)]
 mod tests;
 
 use slot::Slot;
+use tasks::Tasks;
 
 /// Events that are taken in one turn; the rest come in the next.
 const EVENTS: usize = 1024;
 
-/// The alarm's event.
-const ALARM: Token = Token(usize::MAX);
+/// The event of the bell that other threads ring.
+const BELL: Token = Token(usize::MAX);
 
 thread_local! {
     static REACTOR: RefCell<Option<Rc<Reactor>>> = const { RefCell::new(None) };
@@ -42,25 +41,12 @@ struct Reactor {
     poll: RefCell<mio::Poll>,
     registry: Registry,
     events: RefCell<Events>,
-    alarm: Arc<Alarm>,
+    tasks: Tasks,
     /// Sockets have even tokens, listeners odd ones.
     sockets: RefCell<Slab<Slot>>,
     listeners: RefCell<Slab<Option<Waker>>>,
     shared: RefCell<slot::Shared>,
 }
-
-/// Wakes the reactor.
-struct Alarm {
-    state: AtomicU8,
-    waker: mio::Waker,
-}
-
-/// The reactor looks at its tasks before it waits.
-const AWAKE: u8 = 0;
-/// Somebody wants it to look again.
-const RUNG: u8 = 1;
-/// It waits, or is about to.
-const ASLEEP: u8 = 2;
 
 /// A socket on the reactor of the thread that it was made on, and of no use on another.
 #[derive(Debug)]
@@ -94,12 +80,12 @@ pub struct Loose {
 pub fn open() -> io::Result<()> {
     let poll = mio::Poll::new()?;
     let registry = poll.registry().try_clone()?;
-    let waker = mio::Waker::new(&registry, ALARM)?;
+    let bell = mio::Waker::new(&registry, BELL)?;
     let reactor = Reactor {
         poll: RefCell::new(poll),
         registry,
         events: RefCell::new(Events::with_capacity(EVENTS)),
-        alarm: Arc::new(Alarm { state: AtomicU8::new(AWAKE), waker }),
+        tasks: Tasks::new(bell),
         sockets: RefCell::default(),
         listeners: RefCell::default(),
         shared: RefCell::default(),
@@ -113,29 +99,36 @@ pub fn is_here() -> bool {
     REACTOR.with_borrow(Option::is_some)
 }
 
-/// Runs a future to its end on this thread's reactor.
+/// Runs a future to its end on this thread's reactor, beside what is started there meanwhile.
 ///
 /// # Errors
-/// There is no reactor, or epoll fails.
-pub fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
+/// There is no reactor, epoll fails, or the future ends in a panic.
+pub fn block_on<F: Future + 'static>(future: F) -> io::Result<F::Output> {
     let reactor = here()?;
-    let waker = Waker::from(Arc::clone(&reactor.alarm));
-    let mut cx = Context::from_waker(&waker);
-    let mut future = pin!(future);
+    let task = reactor.tasks.start(future);
     loop {
-        // Who rang until now is heard by this look.
-        reactor.alarm.state.store(AWAKE, Ordering::SeqCst);
-        let done = future.as_mut().poll(&mut cx);
+        reactor.tasks.run();
         reactor.send_all();
-        if let Poll::Ready(outcome) = done {
-            return Ok(outcome);
+        if task.is_finished() {
+            return tasks::outcome(task);
         }
         reactor.wait()?;
     }
 }
 
-/// Gives this thread's reactor up, after all that lived on it.
+/// Starts a task on this thread: on its reactor, else on tokio's `LocalSet`. A panic ends it alone.
+pub fn spawn<F: Future<Output = ()> + 'static>(future: F) {
+    match here() {
+        Ok(reactor) => reactor.tasks.start(future).detach(),
+        Err(_none) => drop(tokio::task::spawn_local(future)),
+    }
+}
+
+/// Gives this thread's reactor up, and ends the tasks that are left on it.
 pub fn close() {
+    if let Ok(reactor) = here() {
+        reactor.tasks.end();
+    }
     REACTOR.set(None);
 }
 
@@ -156,19 +149,17 @@ fn with_reactor<T>(address: usize, act: impl FnOnce(&Reactor) -> io::Result<T>) 
 impl Reactor {
     /// Waits until something comes, and takes it.
     fn wait(&self) -> io::Result<()> {
-        let state = &self.alarm.state;
-        let sleeps = state.compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        let patience = (!self.tasks.may_sleep()).then_some(Duration::ZERO);
         let mut events = self.events.borrow_mut();
-        match self.poll.borrow_mut().poll(&mut events, (!sleeps).then_some(Duration::ZERO)) {
+        match self.poll.borrow_mut().poll(&mut events, patience) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        // Whom the events wake needn't ring: all are looked at next.
-        state.store(AWAKE, Ordering::SeqCst);
+        self.tasks.awake();
         let (mut sockets, mut shared) = (self.sockets.borrow_mut(), self.shared.borrow_mut());
         for event in &*events {
             match event.token() {
-                ALARM => {}
+                BELL => {}
                 Token(token) if token % 2 == 0 => {
                     // One that is gone may have had an event in the same turn.
                     if let Some(slot) = sockets.get_mut(token / 2) {
@@ -205,19 +196,6 @@ impl Reactor {
         }
         shared.unsent = unsent;
         shared.turn += 1;
-    }
-}
-
-impl Wake for Alarm {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        // Nothing but an eventfd that is full can keep it from being written, and then it wakes already.
-        if self.state.swap(RUNG, Ordering::SeqCst) == ASLEEP {
-            let _full = self.waker.wake();
-        }
     }
 }
 

@@ -211,7 +211,7 @@ impl Listening {
             Self::Reactor(socket) => {
                 let (tcp, peer) = poll_fn(|cx| socket.poll_accept(cx)).await?;
                 // In a storm of connections those that came are served in between.
-                tokio::task::coop::consume_budget().await;
+                tokio::task::yield_now().await;
                 Ok((Socket::take_up(tcp)?, peer))
             }
             Self::Tokio(socket) => {

@@ -1,18 +1,14 @@
 //! The worker threads: each with a reactor of its own, that logs clients in and serves them.
 
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::task::Poll;
 use std::thread::JoinHandle;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::LocalSet;
 
 use super::console::{self, Desk};
 use crate::admin::console::DATABASE;
@@ -93,9 +89,11 @@ impl Crew {
                 };
                 let _nobody_waits = started.send(Ok(()));
                 let worker = Worker::new(index, shared, metrics);
-                let served = run(async {
+                let served = reactor::block_on(async move {
                     // Ends, and with it the arrivals, when the proxy takes no more clients.
-                    taking.map(tokio::task::spawn_local);
+                    if let Some(taking) = taking {
+                        reactor::spawn(taking);
+                    }
                     serve(worker, door, mail, arrivals, sessions).await;
                 });
                 if let Err(error) = served {
@@ -130,17 +128,6 @@ impl Crew {
     }
 }
 
-/// Runs a worker's work on this thread's reactor, and the tasks that it starts until it is done.
-fn run(work: impl Future<Output = ()> + 'static) -> std::io::Result<()> {
-    let mut tasks = LocalSet::new();
-    // A task like the others: it is not looked at in each turn.
-    let work = tasks.spawn_local(work);
-    reactor::block_on(poll_fn(|cx| {
-        let all = Pin::new(&mut tasks).poll(cx);
-        if work.is_finished() { Poll::Ready(()) } else { all }
-    }))
-}
-
 async fn serve(
     worker: Rc<Worker>,
     door: Door,
@@ -148,14 +135,24 @@ async fn serve(
     arrivals: mpsc::Receiver<Incoming>,
     sessions: Arc<AtomicUsize>,
 ) {
-    let own = tokio::task::spawn_local(Rc::clone(&worker).run(mail));
-    let arriving = tokio::task::spawn_local(take_arrivals(worker, door, arrivals, sessions));
+    let own = watched(Rc::clone(&worker).run(mail));
+    let arriving = watched(take_arrivals(worker, door, arrivals, sessions));
     // Arrivals end with the acceptor: the proxy stops. The worker's own task ends with its last session.
     for ended in [arriving.await, own.await] {
         if ended.is_err() {
             tracing::error!("a task of a worker's own ended in a panic");
         }
     }
+}
+
+/// Starts a task whose end is told; nothing is if that is a panic.
+fn watched(work: impl Future<Output = ()> + 'static) -> oneshot::Receiver<()> {
+    let (tells, ended) = oneshot::channel();
+    reactor::spawn(async move {
+        work.await;
+        let _nobody_waits = tells.send(());
+    });
+    ended
 }
 
 async fn take_arrivals(
@@ -167,7 +164,7 @@ async fn take_arrivals(
     while let Some(incoming) = arrivals.recv().await {
         let (worker, door) = (Rc::clone(&worker), door.clone());
         let counted = Counted::new(&sessions);
-        tokio::task::spawn_local(async move { admit(worker, &door, incoming, counted).await });
+        reactor::spawn(async move { admit(worker, &door, incoming, counted).await });
     }
 }
 

@@ -22,7 +22,7 @@ use super::worker::Pools;
 use super::{Ended, Mail, Session, Worker};
 use crate::backend::{Parameters, Settings};
 use crate::client::{Accepted, CancelEntry, RoleGuard};
-use crate::net::Stream;
+use crate::net::{Stream, reactor};
 use crate::sql::{Class, Encoding, Lexing};
 use crate::wire::build::{self, Severity};
 use crate::wire::startup::{self, Replication};
@@ -45,7 +45,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted, place: Box<dyn Any + 
     let greeted = session.greet(&login).await;
     match greeted {
         // In a task of its own: a session lives long, and this one had to have room for a login.
-        Ok(()) => drop(tokio::task::spawn_local(live(worker, registered, session, place))),
+        Ok(()) => reactor::spawn(live(worker, registered, session, place)),
         Err(ended) => session.finish(&ended).await,
     }
 }
@@ -62,7 +62,7 @@ pub(super) async fn live(
     let moving = session.pack_up(place);
     if let Err(moving) = worker.shared.send_session(to, moving) {
         // Nobody takes it up: it stays.
-        tokio::task::spawn_local(Box::pin(moving.arrive(worker)));
+        reactor::spawn(Box::pin(moving.arrive(worker)));
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::shared::Identity;
 use super::{Session, Worker};
 use crate::backend::{self, Backend, ConnectError, Login, Server, Settings};
+use crate::net::reactor;
 use crate::pool::{AcquireError, Permit};
 use crate::topology::Member;
 
@@ -102,7 +103,7 @@ impl Session {
         cancelling: Rc<Cell<bool>>,
     ) {
         let worker = Rc::clone(&self.worker);
-        tokio::task::spawn_local(async move {
+        reactor::spawn(async move {
             let topology = worker.topology();
             let tls = worker.shared.backend_tls.load_full();
             if let Some(member) = topology.members.iter().find(|member| member.id.0 == number)

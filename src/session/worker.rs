@@ -22,6 +22,7 @@ use super::survey::Look;
 use super::{open, plan};
 use crate::backend::Backend;
 use crate::metrics::{self, BackendState, Slot, Tally};
+use crate::net::reactor;
 use crate::pool::{AcquireError, Limits, Permit, Pool, Refusal};
 use crate::routing::Turn;
 use crate::sql::{self, ClassCache, Lexing, Verdict};
@@ -330,7 +331,7 @@ impl Worker {
 
     fn open_one(self: &Rc<Self>, pools: &Rc<Pools>, pool: &Rc<Pool>, permit: Permit) {
         let (worker, pools, pool) = (Rc::clone(self), Rc::clone(pools), Rc::clone(pool));
-        tokio::task::spawn_local(async move {
+        reactor::spawn(async move {
             let outcome = open::open(&worker, &pools.identity, pool.member(), permit).await;
             worker.opened(&pools, &pool, outcome);
         });
@@ -373,7 +374,7 @@ impl Worker {
             Mail::Backend(backend, identity) => self.adopt(backend, &identity),
             Mail::Cancel(session, batch) => self.with_session(session, |handle| handle.cancel_batch(batch)),
             Mail::Session(moving) => {
-                tokio::task::spawn_local(moving.arrive(Rc::clone(self)));
+                reactor::spawn(moving.arrive(Rc::clone(self)));
             }
             Mail::Move(session, to) => self.with_session(session, |handle| handle.go(to)),
             Mail::Kill(session) => self.with_session(session, Handle::kill),

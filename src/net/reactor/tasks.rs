@@ -1,0 +1,185 @@
+//! The tasks of a reactor: each runs on the thread that it was started on, in the order in which they were woken.
+//!
+//! On the thread itself waking is a place in a queue, without a lock. Another thread, as that of the timers, leaves the task at the door
+//! and rings.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use async_task::{FallibleTask, Runnable, ScheduleInfo, WithInfo};
+use pin_project_lite::pin_project;
+use slab::Slab;
+
+use super::REACTOR;
+
+#[cfg(test)]
+mod tests;
+
+/// Tasks that run in a turn; what they gave is sent then.
+const TASKS: usize = 64;
+
+/// The thread looks at its tasks before it waits.
+const AWAKE: u8 = 0;
+/// Somebody has left a task at the door.
+const RUNG: u8 = 1;
+/// The thread waits, or is about to.
+const ASLEEP: u8 = 2;
+
+/// The tasks of one thread.
+pub(super) struct Tasks {
+    /// Those that were woken.
+    ready: RefCell<VecDeque<Runnable>>,
+    /// Those that woke themselves as they ran: they want another turn.
+    later: RefCell<Vec<Runnable>>,
+    /// All that have not ended.
+    all: RefCell<Slab<Waker>>,
+    pub(super) door: Arc<Door>,
+}
+
+/// Where other threads leave the tasks that they wake.
+pub(super) struct Door {
+    woken: Mutex<Vec<Runnable>>,
+    state: AtomicU8,
+    bell: mio::Waker,
+}
+
+pin_project! {
+    /// A task's future, with its place among all.
+    struct Listed<F> {
+        #[pin]
+        future: F,
+        place: Place,
+    }
+}
+
+/// A task's number, free again when it has ended.
+struct Place(usize);
+
+impl Tasks {
+    pub(super) fn new(bell: mio::Waker) -> Self {
+        let door = Door { woken: Mutex::default(), state: AtomicU8::new(AWAKE), bell };
+        Self {
+            ready: RefCell::default(),
+            later: RefCell::default(),
+            all: RefCell::default(),
+            door: Arc::new(door),
+        }
+    }
+
+    /// Starts a task, which ends with its handle.
+    pub(super) fn start<F: Future + 'static>(&self, future: F) -> FallibleTask<F::Output> {
+        let mut all = self.all.borrow_mut();
+        let entry = all.vacant_entry();
+        let door = Arc::clone(&self.door);
+        let listed = Listed { future, place: Place(entry.key()) };
+        let schedule = WithInfo(move |runnable, info| door.woken(runnable, info));
+        let (runnable, task) = async_task::spawn_local(listed, schedule);
+        entry.insert(runnable.waker());
+        self.ready.borrow_mut().push_back(runnable);
+        task.fallible()
+    }
+
+    /// Runs what was woken, in turn.
+    pub(super) fn run(&self) {
+        for _ in 0..TASKS {
+            let Some(runnable) = self.next() else { break };
+            // A panic ends its task and no other; the hook has told of it.
+            let _told = catch_unwind(AssertUnwindSafe(|| runnable.run()));
+        }
+        self.ready.borrow_mut().extend(self.later.borrow_mut().drain(..));
+    }
+
+    fn next(&self) -> Option<Runnable> {
+        self.ready.borrow_mut().pop_front()
+    }
+
+    /// Whether the thread may sleep: nothing is to be done, and from here on whoever leaves a task at the door wakes it.
+    pub(super) fn may_sleep(&self) -> bool {
+        self.ready.borrow().is_empty()
+            && self.door.state.compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// The thread is awake, and takes what lies at the door.
+    pub(super) fn awake(&self) {
+        if self.door.state.swap(AWAKE, Ordering::SeqCst) == RUNG {
+            self.ready.borrow_mut().extend(self.door.take());
+        }
+    }
+
+    /// Ends all tasks that are left.
+    pub(super) fn end(&self) {
+        let left = std::mem::take(&mut *self.all.borrow_mut());
+        left.into_iter().for_each(|(_, waker)| waker.wake());
+        self.ready.borrow_mut().extend(self.door.take());
+        // One by one: with its future other tasks may be woken.
+        while let Some(runnable) = self.next() {
+            drop(runnable);
+        }
+    }
+}
+
+/// What a task came to.
+///
+/// # Errors
+/// It ended in a panic.
+pub(super) fn outcome<T>(task: FallibleTask<T>) -> io::Result<T> {
+    match pin!(task).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Some(outcome)) => Ok(outcome),
+        _ => Err(io::Error::other("a task ended in a panic")),
+    }
+}
+
+impl Door {
+    /// A task was woken, on whichever thread this is.
+    fn woken(self: &Arc<Self>, runnable: Runnable, info: ScheduleInfo) {
+        let mut runnable = Some(runnable);
+        let _thread_ends = REACTOR.try_with(|reactor| {
+            if let Some(reactor) = &*reactor.borrow()
+                && Arc::ptr_eq(&reactor.tasks.door, self)
+            {
+                let tasks = &reactor.tasks;
+                match runnable.take() {
+                    Some(runnable) if info.woken_while_running => tasks.later.borrow_mut().push(runnable),
+                    runnable => tasks.ready.borrow_mut().extend(runnable),
+                }
+            }
+        });
+        if let Some(runnable) = runnable {
+            self.woken.lock().unwrap_or_else(PoisonError::into_inner).push(runnable);
+            // Nothing but an eventfd that is full can keep it from being written, and then it wakes already.
+            if self.state.swap(RUNG, Ordering::SeqCst) == ASLEEP {
+                let _full = self.bell.wake();
+            }
+        }
+    }
+
+    fn take(&self) -> Vec<Runnable> {
+        std::mem::take(&mut *self.woken.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<F: Future> Future for Listed<F> {
+    type Output = F::Output;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.project().future.poll(cx)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _thread_ends = REACTOR.try_with(|reactor| {
+            if let Some(reactor) = &*reactor.borrow() {
+                reactor.tasks.all.borrow_mut().try_remove(self.0);
+            }
+        });
+    }
+}
