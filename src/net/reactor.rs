@@ -5,7 +5,7 @@
 //!
 //! A socket begins as one where each read and write is a system call at once. [`ReactorSocket::in_turns`], behind the login, has it take part.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Registry, Token};
+use mio::{Events, Interest, Token};
 use slab::Slab;
 
 mod slot;
@@ -29,6 +29,9 @@ use tasks::Tasks;
 /// Events that are taken in one turn; the rest come in the next.
 const EVENTS: usize = 1024;
 
+/// Connections that are accepted in a row: in a storm of them those that came are served in between.
+const IN_A_ROW: u32 = 16;
+
 /// The event of the bell that other threads ring.
 const BELL: Token = Token(usize::MAX);
 
@@ -39,7 +42,6 @@ thread_local! {
 /// A thread's reactor.
 struct Reactor {
     poll: RefCell<mio::Poll>,
-    registry: Registry,
     events: RefCell<Events>,
     tasks: Tasks,
     /// Sockets have even tokens, listeners odd ones.
@@ -62,6 +64,7 @@ pub struct ReactorListener {
     socket: mio::net::TcpListener,
     key: usize,
     reactor: usize,
+    in_a_row: Cell<u32>,
 }
 
 /// A socket on its way from one thread to another, with what had come by then and what it had not taken yet.
@@ -83,12 +86,11 @@ pub fn open() -> io::Result<()> {
     let bell = mio::Waker::new(&registry, BELL)?;
     let reactor = Reactor {
         poll: RefCell::new(poll),
-        registry,
         events: RefCell::new(Events::with_capacity(EVENTS)),
         tasks: Tasks::new(bell),
         sockets: RefCell::default(),
         listeners: RefCell::default(),
-        shared: RefCell::default(),
+        shared: RefCell::new(slot::Shared::new(registry)),
     };
     REACTOR.set(Some(Rc::new(reactor)));
     Ok(())
@@ -209,9 +211,13 @@ impl ReactorSocket {
         let mut sockets = reactor.sockets.borrow_mut();
         let entry = sockets.vacant_entry();
         let key = entry.key();
-        let both = Interest::READABLE | Interest::WRITABLE;
-        reactor.registry.register(&mut SourceFd(&loose.tcp.as_raw_fd()), Token(key * 2), both)?;
-        entry.insert(Slot::new(key, loose));
+        let mut shared = reactor.shared.borrow_mut();
+        shared.registry.register(
+            &mut SourceFd(&loose.tcp.as_raw_fd()),
+            Token(key * 2),
+            Interest::READABLE,
+        )?;
+        entry.insert(Slot::new(key, loose, &mut shared));
         Ok(Self { key, reactor: Rc::as_ptr(&reactor).addr() })
     }
 
@@ -277,7 +283,7 @@ impl ReactorSocket {
     pub fn let_go(self) -> io::Result<Loose> {
         with_reactor(self.reactor, |reactor| {
             let slot = reactor.take_off(self.key).ok_or(io::ErrorKind::NotConnected)?;
-            reactor.registry.deregister(&mut SourceFd(&slot.tcp.as_raw_fd()))?;
+            reactor.shared.borrow().registry.deregister(&mut SourceFd(&slot.tcp.as_raw_fd()))?;
             Ok(slot.into_loose())
         })
     }
@@ -318,9 +324,9 @@ impl ReactorListener {
         let mut listeners = reactor.listeners.borrow_mut();
         let entry = listeners.vacant_entry();
         let key = entry.key();
-        reactor.registry.register(&mut socket, Token(key * 2 + 1), Interest::READABLE)?;
+        reactor.shared.borrow().registry.register(&mut socket, Token(key * 2 + 1), Interest::READABLE)?;
         entry.insert(None);
-        Ok(Self { socket, key, reactor: Rc::as_ptr(&reactor).addr() })
+        Ok(Self { socket, key, reactor: Rc::as_ptr(&reactor).addr(), in_a_row: Cell::new(0) })
     }
 
     /// A connection, which doesn't block either.
@@ -328,9 +334,18 @@ impl ReactorListener {
     /// # Errors
     /// Those of `accept`.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        if self.in_a_row.get() == IN_A_ROW {
+            self.in_a_row.set(0);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         match self.socket.accept() {
-            Ok((tcp, peer)) => Poll::Ready(Ok((TcpStream::from(OwnedFd::from(tcp)), peer))),
+            Ok((tcp, peer)) => {
+                self.in_a_row.update(|count| count + 1);
+                Poll::Ready(Ok((TcpStream::from(OwnedFd::from(tcp)), peer)))
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.in_a_row.set(0);
                 with_reactor(self.reactor, |reactor| {
                     if let Some(waker) = reactor.listeners.borrow_mut().get_mut(self.key) {
                         *waker = Some(cx.waker().clone());

@@ -210,8 +210,6 @@ impl Listening {
         match self {
             Self::Reactor(socket) => {
                 let (tcp, peer) = poll_fn(|cx| socket.poll_accept(cx)).await?;
-                // In a storm of connections those that came are served in between.
-                tokio::task::yield_now().await;
                 Ok((Socket::take_up(tcp)?, peer))
             }
             Self::Tokio(socket) => {

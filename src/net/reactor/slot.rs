@@ -2,9 +2,12 @@
 
 use std::io;
 use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::task::{Context, Poll, Waker};
 
 use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::Loose;
@@ -23,8 +26,8 @@ const SPARE: usize = 128;
 const ASKED: u32 = 32;
 
 /// What the sockets of a reactor share.
-#[derive(Default)]
 pub(super) struct Shared {
+    pub(super) registry: Registry,
     /// Sockets with something to send at the end of the turn.
     pub(super) unsent: Vec<usize>,
     /// The turn's number.
@@ -41,6 +44,8 @@ pub(super) struct Slot {
     /// What epoll said last, as long as nothing has shown otherwise.
     readable: bool,
     writable: bool,
+    /// Epoll tells of room too: only since there was none, for it would do so with each message.
+    asks_for_room: bool,
     /// How often it was asked in which turn.
     asked: u32,
     turn: u64,
@@ -92,15 +97,19 @@ impl Waiting {
 }
 
 impl Slot {
-    pub(super) fn new(key: usize, loose: Loose) -> Self {
+    pub(super) fn new(key: usize, loose: Loose, shared: &mut Shared) -> Self {
         let Loose { tcp, arrived, unsent, in_turns } = loose;
         let end = arrived.len();
+        if !unsent.is_empty() {
+            shared.unsent.push(key);
+        }
         Self {
             key,
             tcp,
             in_turns,
             readable: false,
             writable: true,
+            asks_for_room: false,
             asked: 0,
             turn: 0,
             ended: false,
@@ -108,7 +117,6 @@ impl Slot {
             writer: Waiting::default(),
             arrived: Arrived { buffer: arrived.into(), at: 0, end },
             failed: None,
-            // Epoll says at once that it is writable, if it is.
             unsent,
             sent: 0,
         }
@@ -259,6 +267,7 @@ impl Slot {
         if let Some(outcome) = unless_blocked(&mut self.writable, || send(&self.tcp, buf)) {
             return Poll::Ready(outcome);
         }
+        self.ask_for_room(shared)?;
         self.writer.wait(cx);
         Poll::Pending
     }
@@ -281,15 +290,12 @@ impl Slot {
         while self.sent < self.unsent.len() {
             let rest = &self.unsent[self.sent..];
             match unless_blocked(&mut self.writable, || send(&self.tcp, rest)) {
-                None => return,
+                None => match self.ask_for_room(shared) {
+                    Ok(()) => return,
+                    Err(error) => self.fail(error),
+                },
                 Some(Ok(n)) => self.sent += n,
-                Some(Err(error)) => {
-                    self.failed = Some(error);
-                    self.sent = self.unsent.len();
-                    // Whoever waits for an answer to it hears of that now.
-                    self.reader.wake();
-                    self.writer.wake();
-                }
+                Some(Err(error)) => self.fail(error),
             }
         }
         self.sent = 0;
@@ -298,6 +304,24 @@ impl Slot {
             sent.clear();
             shared.to_send.push(sent);
         }
+    }
+
+    /// What was put off can't be sent. Whoever waits for an answer to it hears of that now.
+    fn fail(&mut self, error: io::Error) {
+        self.failed = Some(error);
+        self.sent = self.unsent.len();
+        self.reader.wake();
+        self.writer.wake();
+    }
+
+    /// Has epoll tell when the socket takes more. If it does by now, that is told too.
+    fn ask_for_room(&mut self, shared: &Shared) -> io::Result<()> {
+        if !self.asks_for_room {
+            let both = Interest::READABLE | Interest::WRITABLE;
+            shared.registry.reregister(&mut SourceFd(&self.tcp.as_raw_fd()), Token(self.key * 2), both)?;
+            self.asks_for_room = true;
+        }
+        Ok(())
     }
 
     /// Whether nothing came that was not read. Nobody waits for it.
@@ -337,6 +361,10 @@ fn unless_blocked(
 }
 
 impl Shared {
+    pub(super) fn new(registry: Registry) -> Self {
+        Self { registry, unsent: Vec::new(), turn: 0, to_read: Vec::new(), to_send: Vec::new() }
+    }
+
     #[inline]
     fn keep(&mut self, buffer: Box<[u8]>) {
         if buffer.len() == BUFFER && self.to_read.len() < SPARE {
