@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -130,19 +131,20 @@ pub async fn accept(
     config: &HandshakeConfig,
     verifiers: &Verifiers,
 ) -> Result<Outcome, HandshakeError> {
-    let handshake = async {
+    // Pinned where they are: what is handed on would have its room twice.
+    let handshake = pin!(async {
         match open(tcp, config.tls.as_ref()).await? {
             Opened::Cancel { process_id, secret, stream } => {
                 Ok(Outcome::Cancel { process_id, secret, stream })
             }
             Opened::Startup(stream, startup) => {
                 // Who has not even sent a startup packet holds no place.
-                let login = log_in(stream, peer, startup, config, verifiers);
+                let login = pin!(log_in(stream, peer, startup, config, verifiers));
                 let accepted = config.logins.take(peer.ip(), login).await?;
                 Ok(Outcome::Accepted(Box::new(accepted)))
             }
         }
-    };
+    });
     tokio::time::timeout(config.login_timeout, handshake).await.unwrap_or(Err(HandshakeError::Timeout))
 }
 

@@ -164,7 +164,8 @@ async fn take_arrivals(
     while let Some(incoming) = arrivals.recv().await {
         let (worker, door) = (Rc::clone(&worker), door.clone());
         let counted = Counted::new(&sessions);
-        reactor::spawn(async move { admit(worker, &door, incoming, counted).await });
+        // Boxed at once: it is large, and would be copied from hand to hand.
+        reactor::spawn(Box::pin(async move { admit(worker, &door, incoming, counted).await }));
     }
 }
 
