@@ -197,7 +197,7 @@ impl Reactor {
             }
         }
         shared.unsent = unsent;
-        shared.turn += 1;
+        shared.turn = shared.turn.wrapping_add(1);
     }
 }
 

@@ -53,28 +53,29 @@ pub(super) enum Standing {
     Fenced,
 }
 
-/// One session's handle.
+/// One session's handle; in the order of use, as [`super::Session`].
+#[repr(C)]
 pub(super) struct Handle {
     /// The session's number.
     pub(super) id: u32,
-    /// Counts batches: odd while one is under way. Other threads read it, to tell which one a cancel means.
-    pub(super) batch: Arc<AtomicU64>,
-    held: Cell<Option<Held>>,
     standing: Cell<Standing>,
     /// The cluster takes no writes, being a standby of another one.
     standby: Cell<bool>,
     order: Cell<Order>,
     cancel: Cell<bool>,
-    /// The worker that the session is to go to when nothing keeps it.
-    move_to: Cell<Option<usize>>,
-    /// Batches at the last look at how busy the session is.
-    looked_at: Cell<u64>,
     /// Whether the session waits for another topology, and whether there is one.
     wants_topology: Cell<bool>,
     topology_moved: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+    /// The worker that the session is to go to when nothing keeps it.
+    move_to: Cell<Option<usize>>,
+    /// Counts batches: odd while one is under way. Other threads read it, to tell which one a cancel means.
+    pub(super) batch: Arc<AtomicU64>,
     /// What an operator sees of it.
     pub(super) shown: Shown,
-    waker: RefCell<Option<Waker>>,
+    held: Cell<Option<Held>>,
+    /// Batches at the last look at how busy the session is.
+    looked_at: Cell<u64>,
 }
 
 impl Held {

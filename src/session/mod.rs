@@ -122,69 +122,73 @@ enum Ended {
 }
 
 /// One logged-in client.
+///
+/// In the order of use: what each statement touches comes first, and together, for between two statements it goes cold.
+#[repr(C)]
 pub(crate) struct Session {
     worker: Rc<Worker>,
     handle: Rc<Handle>,
-    client: Stream,
     pools: Rc<Pools>,
+    client: Stream,
     /// What the client sent and no batch holds yet.
     inbox: Vec<u8>,
     scanned: usize,
     /// What the client is to get, from `client_at` on.
     to_client: Vec<u8>,
     client_at: usize,
-    /// What the backend is to get, from `backend_at` on.
-    to_backend: Vec<u8>,
-    backend_at: usize,
+    /// Bytes of a CopyData that nobody wants any more.
+    stray: usize,
     /// What was written may not have left TLS yet.
     client_unflushed: bool,
     backend_unflushed: bool,
-    answer: Answer,
-    lease: Option<Lease>,
-    /// With session pooling, the session's own backend while another serves it.
-    home: Option<Box<home::Home>>,
-    waiter: Rc<Waiter>,
-    base: Arc<Settings>,
-    settings: Arc<Settings>,
-    /// A replica refused it, for its role's or database's `default_transaction_isolation` is serializable.
-    serializable: bool,
-    reported: Arc<Parameters>,
-    /// What it was told at its login: the values of `base` as the server writes them.
-    greeted: Arc<Parameters>,
-    /// `in_hot_standby` as the client was told it: the service's, not a member's.
-    shows_standby: bool,
-    lexing: Lexing,
-    names: Names,
-    unnamed: Unnamed,
-    unnamed_known: Option<Classed>,
-    portals: VecDeque<(Box<[u8]>, Rc<Verdict>)>,
-    tx: Tx,
-    pins: Pins,
-    sequences: sequences::Sequences,
-    fence: Fence,
-    /// What was read last, and where.
-    seen: Option<Seen>,
     /// Messages were sent that no Sync has ended.
     open_batch: bool,
     /// Everything up to the next Sync is dropped: an error was given.
     skipping: bool,
-    /// Bytes of a CopyData that nobody wants any more.
-    stray: usize,
-    /// What the session wishes of routing, by `SET pgha.…`.
-    wishes: (Arc<Settings>, wishes::Wishes),
-    /// The session's settings, and those with `vector.settings` put to them.
-    search_settings: Option<(Arc<Settings>, Arc<Settings>)>,
-    /// Where the statement before went, and why.
-    last: Option<wishes::Last>,
-    /// Why the statement at hand goes to the primary.
-    because: Option<&'static str>,
+    /// Its channels have to be listened on again.
+    relisten: bool,
+    /// `in_hot_standby` as the client was told it: the service's, not a member's.
+    shows_standby: bool,
     /// DDL was run whose transaction is not over.
     changed_catalog: bool,
     /// What logins set was changed, in a transaction that is not over.
     changed_defaults: bool,
-    /// Channels that the session listens on, and whether that has to be taken up again.
+    /// A replica refused it, for its role's or database's `default_transaction_isolation` is serializable.
+    serializable: bool,
+    sequences: sequences::Sequences,
+    lexing: Lexing,
+    pins: Pins,
+    lease: Option<Lease>,
+    tx: Tx,
+    /// With session pooling, the session's own backend while another serves it.
+    home: Option<Box<home::Home>>,
+    waiter: Rc<Waiter>,
+    settings: Arc<Settings>,
+    /// What the session wishes of routing, by `SET pgha.…`.
+    wishes: (Arc<Settings>, wishes::Wishes),
+    fence: Fence,
+    /// Why the statement at hand goes to the primary.
+    because: Option<&'static str>,
+    /// What the backend is to get, from `backend_at` on.
+    to_backend: Vec<u8>,
+    backend_at: usize,
+    answer: Answer,
+    unnamed_known: Option<Classed>,
+    unnamed: Unnamed,
+    portals: VecDeque<(Box<[u8]>, Rc<Verdict>)>,
+    /// Where the statement before went, and why.
+    last: Option<wishes::Last>,
+    /// What was read last, and where.
+    seen: Option<Seen>,
+    names: Names,
+    base: Arc<Settings>,
+    reported: Arc<Parameters>,
+    /// What it was told at its login: the values of `base` as the server writes them.
+    greeted: Arc<Parameters>,
+    /// The session's settings, and those with `vector.settings` put to them.
+    search_settings: Option<(Arc<Settings>, Arc<Settings>)>,
+    /// Channels that the session listens on.
     channels: Vec<Box<[u8]>>,
-    relisten: bool,
     /// The session's cancel key, from its greeting on.
     cancel: Option<CancelEntry>,
     /// Its place among its role's sessions.
@@ -412,37 +416,6 @@ impl Session {
         if let Some(lease) = &self.lease {
             (self.worker.shared.suspect)(MemberId(lease.backend.member));
         }
-    }
-
-    /// Sends the batch to the backend that is held, what it lacks in front, and passes the answer on.
-    async fn send_and_relay(&mut self, bytes: &[u8], items: &[Item], search: bool, run: &mut Run) -> Outcome {
-        if run.out_of_place
-            && let Some(outcome) = self.leave_replica(run).await
-        {
-            return outcome;
-        }
-        if self.prepare_backend(search) {
-            // Another role is taken on before anything is sent that it could be wrong for.
-            match self.relay(run).await {
-                Outcome::Settled => {}
-                other => return other,
-            }
-        }
-        if run.runs_named
-            && let Some(outcome) = self.lend_named(bytes, items, run).await
-        {
-            return outcome;
-        }
-        // Only what is kept under a name has to know how its own names were resolved.
-        let shared = items.iter().any(Item::is_shared);
-        let naming = if shared { self.settings.naming() } else { 0 };
-        if items.iter().any(|item| item.told.shape != 0)
-            && let Some(outcome) = self.hold_to_what_was_told(items, naming, run).await
-        {
-            return outcome;
-        }
-        self.translate(bytes, items, naming, run);
-        self.relay(run).await
     }
 
     fn in_transaction(&self) -> bool {

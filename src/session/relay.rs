@@ -22,6 +22,43 @@ use crate::wire::tags::frontend;
 use crate::wire::{TxStatus, build};
 
 impl Session {
+    /// Sends the batch to the backend that is held, what it lacks in front, and passes the answer on.
+    pub(super) async fn send_and_relay(
+        &mut self,
+        bytes: &[u8],
+        items: &[Item],
+        search: bool,
+        run: &mut Run,
+    ) -> Outcome {
+        if run.out_of_place
+            && let Some(outcome) = self.leave_replica(run).await
+        {
+            return outcome;
+        }
+        if self.prepare_backend(search) {
+            // Another role is taken on before anything is sent that it could be wrong for.
+            match self.relay(run).await {
+                Outcome::Settled => {}
+                other => return other,
+            }
+        }
+        if run.runs_named
+            && let Some(outcome) = self.lend_named(bytes, items, run).await
+        {
+            return outcome;
+        }
+        // Only what is kept under a name has to know how its own names were resolved.
+        let shared = items.iter().any(Item::is_shared);
+        let naming = if shared { self.settings.naming() } else { 0 };
+        if items.iter().any(|item| item.told.shape != 0)
+            && let Some(outcome) = self.hold_to_what_was_told(items, naming, run).await
+        {
+            return outcome;
+        }
+        self.translate(bytes, items, naming, run);
+        self.relay(run).await
+    }
+
     /// Brings the backend in line with the session's settings and open BEGIN; true when the answer has to be awaited before
     /// anything else is sent.
     pub(super) fn prepare_backend(&mut self, search: bool) -> bool {

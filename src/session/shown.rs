@@ -108,23 +108,24 @@ pub enum Transaction {
     Lost,
 }
 
-/// One session's cells.
+/// One session's cells; in the order of use, as [`Session`].
+#[repr(C)]
 pub(super) struct Shown {
-    pub(super) card: Arc<Card>,
     pub(super) transaction: Cell<Transaction>,
     pub(super) pins: Cell<Pins>,
-    pub(super) pinned: Cell<Option<Instant>>,
     /// When the last batch came.
     pub(super) asked: Cell<Instant>,
-    pub(super) waits: Cell<Option<(Wait, Instant)>>,
-    /// Prepared statements that it holds.
-    pub(super) statements: Cell<usize>,
-    pub(super) settings: RefCell<Arc<Settings>>,
     /// The clocks of the batch and of the transaction, set forward by what was waited.
     query: Cell<Instant>,
     begun: Cell<Instant>,
+    /// Prepared statements that it holds.
+    pub(super) statements: Cell<usize>,
+    pub(super) settings: RefCell<Arc<Settings>>,
+    pub(super) waits: Cell<Option<(Wait, Instant)>>,
     /// When the wait began, by the clock of coarse grain.
     wait_began: Cell<Instant>,
+    pub(super) pinned: Cell<Option<Instant>>,
+    pub(super) card: Arc<Card>,
 }
 
 impl Shown {

@@ -18,12 +18,14 @@ const BUFFER: usize = 4096;
 
 /// Bytes that may be put off.
 const PUT_OFF: usize = 4 * BUFFER;
+// Both have to fit the slot's own counts.
+const _: () = assert!(PUT_OFF < u32::MAX as usize && size_of::<Slot>() == 128);
 
 /// Buffers kept.
 const SPARE: usize = 128;
 
 /// How often a socket is asked in one turn: one that always has something doesn't keep the others waiting.
-const ASKED: u32 = 32;
+const ASKED: u8 = 32;
 
 /// What the sockets of a reactor share.
 pub(super) struct Shared {
@@ -31,34 +33,36 @@ pub(super) struct Shared {
     /// Sockets with something to send at the end of the turn.
     pub(super) unsent: Vec<usize>,
     /// The turn's number.
-    pub(super) turn: u64,
+    pub(super) turn: u16,
     /// Buffers of [`BUFFER`] bytes to read into.
     to_read: Vec<Box<[u8]>>,
     to_send: Vec<Vec<u8>>,
 }
 
+/// In the order of use, on two lines of the cache: there are many, and between two messages each of them goes cold.
+#[repr(C, align(64))]
 pub(super) struct Slot {
-    key: usize,
+    reader: Waiting,
+    arrived: Arrived,
     pub(super) tcp: TcpStream,
     pub(super) in_turns: bool,
     /// What epoll said last, as long as nothing has shown otherwise.
     readable: bool,
     writable: bool,
+    /// The peer sends no more: what is left, and the end, are there without another event.
+    ended: bool,
     /// Epoll tells of room too: only since there was none, for it would do so with each message.
     asks_for_room: bool,
     /// How often it was asked in which turn.
-    asked: u32,
-    turn: u64,
-    /// The peer sends no more: what is left, and the end, are there without another event.
-    ended: bool,
-    reader: Waiting,
-    writer: Waiting,
-    arrived: Arrived,
-    /// How reading or sending failed between the tasks' looks.
-    failed: Option<io::Error>,
+    asked: u8,
+    turn: u16,
     /// What is to be sent, from `sent` on.
     unsent: Vec<u8>,
-    sent: usize,
+    sent: u32,
+    key: u32,
+    writer: Waiting,
+    /// How reading or sending failed between the tasks' looks.
+    failed: Option<io::Error>,
 }
 
 /// A task that may wait. Its waker is kept for the next time.
@@ -72,8 +76,8 @@ struct Waiting {
 #[derive(Default)]
 struct Arrived {
     buffer: Box<[u8]>,
-    at: usize,
-    end: usize,
+    at: u32,
+    end: u32,
 }
 
 impl Waiting {
@@ -99,32 +103,32 @@ impl Waiting {
 impl Slot {
     pub(super) fn new(key: usize, loose: Loose, shared: &mut Shared) -> Self {
         let Loose { tcp, arrived, unsent, in_turns } = loose;
-        let end = arrived.len();
+        let end = arrived.len() as u32;
         if !unsent.is_empty() {
             shared.unsent.push(key);
         }
         Self {
-            key,
+            reader: Waiting::default(),
+            arrived: Arrived { buffer: arrived.into(), at: 0, end },
             tcp,
             in_turns,
             readable: false,
             writable: true,
+            ended: false,
             asks_for_room: false,
             asked: 0,
             turn: 0,
-            ended: false,
-            reader: Waiting::default(),
-            writer: Waiting::default(),
-            arrived: Arrived { buffer: arrived.into(), at: 0, end },
-            failed: None,
             unsent,
             sent: 0,
+            key: key as u32,
+            writer: Waiting::default(),
+            failed: None,
         }
     }
 
     /// The socket with what nobody has read, and what was not sent.
     pub(super) fn into_loose(self) -> Loose {
-        let (arrived, unsent) = (self.rest().to_vec(), self.unsent[self.sent..].to_vec());
+        let (arrived, unsent) = (self.rest().to_vec(), self.unsent[self.sent as usize..].to_vec());
         Loose { tcp: self.tcp, arrived, unsent, in_turns: self.in_turns }
     }
 
@@ -156,7 +160,7 @@ impl Slot {
         match received {
             Some(Ok(end)) if end > 0 => {
                 self.took(end, buffer.len());
-                self.arrived = Arrived { buffer, at: 0, end };
+                self.arrived = Arrived { buffer, at: 0, end: end as u32 };
                 return true;
             }
             Some(Err(error)) => self.failed = Some(error),
@@ -178,7 +182,7 @@ impl Slot {
         if !rest.is_empty() {
             let n = rest.len().min(buf.len());
             buf[..n].copy_from_slice(&rest[..n]);
-            self.arrived.at += n;
+            self.arrived.at += n as u32;
             if self.arrived.at == self.arrived.end {
                 shared.keep(std::mem::take(&mut self.arrived).buffer);
             }
@@ -194,7 +198,7 @@ impl Slot {
 
     /// What was read and nobody has taken.
     fn rest(&self) -> &[u8] {
-        &self.arrived.buffer[self.arrived.at..self.arrived.end]
+        &self.arrived.buffer[self.arrived.at as usize..self.arrived.end as usize]
     }
 
     /// Asks the socket when it may have something.
@@ -237,7 +241,7 @@ impl Slot {
         if self.turn != shared.turn {
             (self.turn, self.asked) = (shared.turn, 0);
         }
-        self.asked += 1;
+        self.asked = self.asked.saturating_add(1);
         self.asked > ASKED
     }
 
@@ -255,7 +259,7 @@ impl Slot {
         if put_off && self.writable && self.unsent.len() + buf.len() <= PUT_OFF {
             if self.unsent.is_empty() {
                 self.unsent = shared.to_send.pop().unwrap_or_default();
-                shared.unsent.push(self.key);
+                shared.unsent.push(self.key as usize);
             }
             self.unsent.extend_from_slice(buf);
             return Poll::Ready(Ok(buf.len()));
@@ -287,14 +291,14 @@ impl Slot {
     /// Sends what was put off, as far as the socket takes it.
     #[inline]
     pub(super) fn send_rest(&mut self, shared: &mut Shared) {
-        while self.sent < self.unsent.len() {
-            let rest = &self.unsent[self.sent..];
+        while (self.sent as usize) < self.unsent.len() {
+            let rest = &self.unsent[self.sent as usize..];
             match unless_blocked(&mut self.writable, || send(&self.tcp, rest)) {
                 None => match self.ask_for_room(shared) {
                     Ok(()) => return,
                     Err(error) => self.fail(error),
                 },
-                Some(Ok(n)) => self.sent += n,
+                Some(Ok(n)) => self.sent += n as u32,
                 Some(Err(error)) => self.fail(error),
             }
         }
@@ -309,7 +313,7 @@ impl Slot {
     /// What was put off can't be sent. Whoever waits for an answer to it hears of that now.
     fn fail(&mut self, error: io::Error) {
         self.failed = Some(error);
-        self.sent = self.unsent.len();
+        self.sent = self.unsent.len() as u32;
         self.reader.wake();
         self.writer.wake();
     }
@@ -318,7 +322,11 @@ impl Slot {
     fn ask_for_room(&mut self, shared: &Shared) -> io::Result<()> {
         if !self.asks_for_room {
             let both = Interest::READABLE | Interest::WRITABLE;
-            shared.registry.reregister(&mut SourceFd(&self.tcp.as_raw_fd()), Token(self.key * 2), both)?;
+            shared.registry.reregister(
+                &mut SourceFd(&self.tcp.as_raw_fd()),
+                Token(self.key as usize * 2),
+                both,
+            )?;
             self.asks_for_room = true;
         }
         Ok(())
