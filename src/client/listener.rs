@@ -52,6 +52,8 @@ pub struct Counters {
 pub struct ClientGuard {
     counters: Arc<Counters>,
     address: IpAddr,
+    /// The worker that it was sent to, where it counts until that is measured.
+    worker: Option<Arc<Busyness>>,
 }
 
 /// A connection on its way to a worker.
@@ -115,6 +117,13 @@ impl Busyness {
         self.arrived.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A client that was sent there is gone. One that came and went between two measurements counts no more: a storm of logins is no
+    /// crowd. Who came before the last takes another's count with it, which that measurement makes good.
+    fn leaves(&self) {
+        let _none =
+            self.arrived.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
+    }
+
     /// The worker used that many thousandths of a core lately.
     pub fn measured(&self, share: u32) {
         self.share.store(share, Ordering::Relaxed);
@@ -160,7 +169,7 @@ impl Counters {
         let before = self.clients.fetch_add(1, Ordering::AcqRel);
         *self.by_address.entry(address).or_default() += 1;
         // Counts both down again if it is dropped below.
-        let guard = ClientGuard { counters: Arc::clone(self), address };
+        let guard = ClientGuard { counters: Arc::clone(self), address, worker: None };
         let here = self.by_address.get(&address).map_or(0, |count| *count);
         let within = before < limits.clients
             && (limits.clients_per_address == 0 || here <= limits.clients_per_address);
@@ -170,6 +179,9 @@ impl Counters {
 
 impl Drop for ClientGuard {
     fn drop(&mut self) {
+        if let Some(worker) = &self.worker {
+            worker.leaves();
+        }
         self.counters.clients.fetch_sub(1, Ordering::AcqRel);
         if let Some(mut count) = self.counters.by_address.get_mut(&self.address) {
             *count -= 1;
@@ -234,7 +246,12 @@ impl Acceptor {
     }
 
     /// Gives a connection to the first worker with room for it, else to the one with the least to do; gives it back when none takes it.
-    fn hand_over(&self, tcp: Socket, peer: SocketAddr, guard: ClientGuard) -> Option<(Socket, SocketAddr)> {
+    fn hand_over(
+        &self,
+        tcp: Socket,
+        peer: SocketAddr,
+        mut guard: ClientGuard,
+    ) -> Option<(Socket, SocketAddr)> {
         let workers = self.reception.workers.iter().enumerate();
         let room =
             workers.filter_map(|(index, worker)| Some((index, worker, worker.incoming.try_reserve().ok()?)));
@@ -244,6 +261,7 @@ impl Acceptor {
             return Some((tcp, peer));
         };
         worker.busy.arrives();
+        guard.worker = Some(Arc::clone(&worker.busy));
         let tcp = if index == 0 { Ok(Arrived::Here(tcp)) } else { tcp.into_std().map(Arrived::Loose) };
         match tcp {
             Ok(tcp) => place.send(Incoming { tcp, peer, guard }),
@@ -319,6 +337,28 @@ mod tests {
         let plainly = |text: &str| plain(text.parse().unwrap()).to_string();
         assert_eq!(plainly("[::ffff:10.0.0.1]:5"), "10.0.0.1:5");
         assert_eq!(plainly("[fe80::1%3]:5"), "[fe80::1%3]:5");
+    }
+
+    #[test]
+    fn who_comes_and_goes_is_no_crowd() {
+        let busy = Arc::new(Busyness::default());
+        let counters = Arc::new(Counters::default());
+        let comes = || {
+            let mut guard = counters.admit(IpAddr::from([127, 0, 0, 1]), &limits(9, 9)).unwrap();
+            busy.arrives();
+            guard.worker = Some(Arc::clone(&busy));
+            guard
+        };
+        let stays = comes();
+        for _ in 0..1000 {
+            comes();
+        }
+        assert_eq!(busy.now(), ARRIVAL);
+        busy.measured(100);
+        drop(stays);
+        assert_eq!(busy.now(), 100, "it was measured");
+        let _another = comes();
+        assert_eq!(busy.now(), 100 + ARRIVAL);
     }
 
     #[test]
