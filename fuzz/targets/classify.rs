@@ -14,7 +14,7 @@ use pg_ha_proxy::sql::{
 static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
     let names = [("mine", Volatility::Stable), ("wild", Volatility::Volatile)];
     let rows = names.map(|(name, volatility)| (Box::from(name.as_bytes()), volatility));
-    Functions::builtin().with_catalog(rows).with_relations([Box::from(*b"seq")])
+    Functions::builtin().with_catalog(rows).with_relations([(Box::from(*b"seq"), "is a sequence")])
 });
 
 const ENCODINGS: [Encoding; 4] = [Encoding::AsciiSafe, Encoding::Sjis, Encoding::TwoBytes, Encoding::Gb18030];
