@@ -173,6 +173,8 @@ impl Statements<'_, '_> {
                 let word = String::from_utf8_lossy(self.cursor.bytes(first));
                 let reason = format!("not a statement: {}", word.chars().take(32).collect::<String>());
                 self.found.write(&reason);
+                // The reason may quote a value.
+                self.found.by_value = true;
                 self.body(Calls::Noted);
             }
         }

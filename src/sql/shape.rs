@@ -319,6 +319,7 @@ mod tests {
             assert_eq!(classify(&shape_of(text).expect("a shape")), verdict, "{text}");
         }
         let by_value = [
+            "1 select",
             "explain (analyze 0) select 1",
             "explain (analyze 1) select 1",
             "explain (analyze 'off') delete from t",
