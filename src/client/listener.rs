@@ -177,6 +177,14 @@ impl Counters {
     }
 }
 
+impl ClientGuard {
+    /// The client is sent to this worker, where it counts until it leaves or that is measured.
+    fn goes_to(&mut self, worker: &Arc<Busyness>) {
+        worker.arrives();
+        self.worker = Some(Arc::clone(worker));
+    }
+}
+
 impl Drop for ClientGuard {
     fn drop(&mut self) {
         if let Some(worker) = &self.worker {
@@ -260,8 +268,7 @@ impl Acceptor {
         let Some((index, worker, place)) = room.min_by_key(|(_, worker, _)| to_do(worker.busy.now())) else {
             return Some((tcp, peer));
         };
-        worker.busy.arrives();
-        guard.worker = Some(Arc::clone(&worker.busy));
+        guard.goes_to(&worker.busy);
         let tcp = if index == 0 { Ok(Arrived::Here(tcp)) } else { tcp.into_std().map(Arrived::Loose) };
         match tcp {
             Ok(tcp) => place.send(Incoming { tcp, peer, guard }),
@@ -345,8 +352,7 @@ mod tests {
         let counters = Arc::new(Counters::default());
         let comes = || {
             let mut guard = counters.admit(IpAddr::from([127, 0, 0, 1]), &limits(9, 9)).unwrap();
-            busy.arrives();
-            guard.worker = Some(Arc::clone(&busy));
+            guard.goes_to(&busy);
             guard
         };
         let stays = comes();

@@ -22,7 +22,7 @@ fn pair() -> (TcpStream, TcpStream) {
 }
 
 /// Runs a test on a reactor of this thread.
-fn on_reactor(test: impl Future<Output = ()> + 'static) {
+pub(super) fn on_reactor(test: impl Future<Output = ()> + 'static) {
     open().unwrap();
     block_on(test).unwrap();
     close();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
 
+use super::super::tests::on_reactor;
 use super::super::{block_on, close, open, spawn};
 use super::TASKS;
 
@@ -30,10 +31,9 @@ impl Drop for Ends {
 
 #[test]
 fn they_run_in_the_order_in_which_they_were_woken() {
-    open().unwrap();
     let story = Story::default();
     let seen = Rc::clone(&story);
-    block_on(async move {
+    on_reactor(async move {
         let (first, second) = (Rc::clone(&seen), Rc::clone(&seen));
         let (give, take) = oneshot::channel();
         spawn(async move {
@@ -50,9 +50,7 @@ fn they_run_in_the_order_in_which_they_were_woken() {
         while seen.borrow().len() < 4 {
             yield_now().await;
         }
-    })
-    .unwrap();
-    close();
+    });
     let expected = ["they are started", "second", "first, woken by the second", "second, another turn"];
     assert_eq!(*story.borrow(), expected);
 }
@@ -77,7 +75,6 @@ fn a_panic_ends_its_task_alone() {
 
 #[test]
 fn what_other_threads_wake_runs_here() {
-    open().unwrap();
     let (give, mut take) = mpsc::channel(1);
     let giving = std::thread::spawn(move || {
         for number in 0..10_000 {
@@ -89,23 +86,20 @@ fn what_other_threads_wake_runs_here() {
         }
     });
     let here = std::thread::current().id();
-    block_on(async move {
+    on_reactor(async move {
         for number in 0..10_000 {
             assert_eq!(take.recv().await, Some(number));
             assert_eq!(std::thread::current().id(), here);
         }
-    })
-    .unwrap();
+    });
     giving.join().unwrap();
-    close();
 }
 
 #[test]
 fn many_that_never_rest_leave_the_others_their_turn() {
-    open().unwrap();
     let (give, take) = oneshot::channel();
     let giving = std::thread::spawn(move || give.send(()).unwrap());
-    block_on(async move {
+    on_reactor(async move {
         for _ in 0..3 * TASKS {
             spawn(async {
                 loop {
@@ -114,10 +108,8 @@ fn many_that_never_rest_leave_the_others_their_turn() {
             });
         }
         take.await.unwrap();
-    })
-    .unwrap();
+    });
     giving.join().unwrap();
-    close();
 }
 
 #[test]
