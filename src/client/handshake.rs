@@ -60,7 +60,7 @@ pub enum Outcome {
     },
 }
 
-/// A client that has logged in. Nothing was read beyond its last login message.
+/// A client that has logged in. Nothing was taken beyond its last login message.
 #[derive(Debug)]
 pub struct Accepted {
     /// The connection.

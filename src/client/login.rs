@@ -24,8 +24,6 @@ use crate::wire::{HEADER_LEN, Refusal, SqlState};
 
 /// The longest message of a login, in bytes.
 const MAX_PASSWORD_MESSAGE: usize = 16 * 1024;
-/// Room for the first message of the exchange, in bytes: the mechanism, the user's name, which clients leave out, and a nonce.
-const FIRST_RESPONSE: usize = 256;
 
 /// One of its role's and its database's sessions; counts down when dropped.
 #[derive(Debug)]
@@ -200,9 +198,8 @@ async fn authenticate(
     login::authentication_sasl(&mut out, start.mechanisms());
     stream.write_all(&out).await?;
 
-    let mut held = Vec::new();
     // The lookup runs while the client thinks.
-    let response = read_response(stream, user, &mut held, FIRST_RESPONSE);
+    let response = read_response(stream, user);
     let (message, subject) = tokio::join!(response, verifiers.subject(user));
     let message = match message? {
         Ok(message) => message,
@@ -223,9 +220,7 @@ async fn authenticate(
     login::authentication_sasl_continue(&mut out, challenge.server_first());
     stream.write_all(&out).await?;
 
-    // None that is right is shorter, so that nothing behind it is read with it.
-    let least = HEADER_LEN + challenge.least_response();
-    let message = match read_response(stream, user, &mut held, least).await? {
+    let message = match read_response(stream, user).await? {
         Ok(message) => message,
         Err(failure) => return Ok(Err(failure)),
     };
@@ -274,32 +269,20 @@ fn admit(
     Ok(RoleGuard { _of_role: of_role, _in_database: in_database })
 }
 
-/// The body of the client's next message, which has to be a SASL response. Up to so many bytes are read at once, and then what the
-/// message still lacks; what came behind it stays in `held` for the next.
-async fn read_response(stream: &mut Stream, user: &str, held: &mut Vec<u8>, at_once: usize) -> Step<Vec<u8>> {
-    let mut read = held.len();
-    held.resize(read.max(at_once), 0);
-    while read < HEADER_LEN {
-        match stream.read(&mut held[read..]).await? {
-            0 => return Err(HandshakeError::Closed),
-            n => read += n,
-        }
-    }
-    if held[0] != frontend::PASSWORD {
-        let text = format!("expected SASL response, got message type {}", held[0]);
+/// The body of the client's next message, which has to be a SASL response.
+async fn read_response(stream: &mut Stream, user: &str) -> Step<Vec<u8>> {
+    let mut header = [0; HEADER_LEN];
+    stream.read_exact(&mut header).await?;
+    if header[0] != frontend::PASSWORD {
+        let text = format!("expected SASL response, got message type {}", header[0]);
         return Ok(Err(Refusal::new(SqlState::PROTOCOL_VIOLATION, text).into()));
     }
-    let Ok(Some(len)) = frame_len(held, MAX_PASSWORD_MESSAGE) else {
+    let Ok(Some(len)) = frame_len(&header, MAX_PASSWORD_MESSAGE) else {
         let why = Some("a message of the login is too long".to_owned());
         return Ok(Err(Failure { why, ..wrong_password(user).into() }));
     };
-    held.resize(read.max(len), 0);
-    if read < len {
-        stream.read_exact(&mut held[read..]).await?;
-    }
-    let rest = held.split_off(len);
-    let mut message = std::mem::replace(held, rest);
-    message.drain(..HEADER_LEN);
+    let mut message = vec![0; len - HEADER_LEN];
+    stream.read_exact(&mut message).await?;
     Ok(Ok(message))
 }
 

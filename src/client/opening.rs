@@ -1,7 +1,7 @@
 //! What comes before anybody is known: TLS, and the first packet.
 //!
-//! Nothing is read beyond the packet that is due, so no byte that came in clear is ever taken for one that came
-//! under TLS.
+//! Nothing is taken beyond the packet that is due, and nothing may have come behind it when TLS follows: so no byte that came in clear is
+//! ever taken for one that came under TLS.
 
 use std::io;
 

@@ -5,11 +5,11 @@
 //!
 //! A socket begins as one where each read and write is a system call at once. [`ReactorSocket::in_turns`], behind the login, has it take part.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -18,19 +18,20 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
 use slab::Slab;
 
+mod listener;
 mod slot;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod ticks;
 
+pub use listener::ReactorListener;
 use slot::Slot;
 use tasks::Tasks;
+pub use ticks::Ticks;
 
 /// Events that are taken in one turn; the rest come in the next.
 const EVENTS: usize = 1024;
-
-/// Connections that are accepted in a row: in a storm of them those that came are served in between.
-const IN_A_ROW: u32 = 16;
 
 /// The event of the bell that other threads ring.
 const BELL: Token = Token(usize::MAX);
@@ -44,10 +45,18 @@ struct Reactor {
     poll: RefCell<mio::Poll>,
     events: RefCell<Events>,
     tasks: Tasks,
-    /// Sockets have even tokens, listeners odd ones.
+    /// Sockets have even tokens, the other sources odd ones.
     sockets: RefCell<Slab<Slot>>,
-    listeners: RefCell<Slab<Option<Waker>>>,
+    sources: RefCell<Slab<Option<Waker>>>,
     shared: RefCell<slot::Shared>,
+}
+
+/// A source of events other than a connection, as its reactor knows it. It is off the reactor when this is dropped.
+#[derive(Debug)]
+struct Source {
+    key: usize,
+    /// The address of its reactor.
+    reactor: usize,
 }
 
 /// A socket on the reactor of the thread that it was made on, and of no use on another.
@@ -56,15 +65,6 @@ pub struct ReactorSocket {
     key: usize,
     /// The address of its reactor.
     reactor: usize,
-}
-
-/// A listening socket on this thread's reactor.
-#[derive(Debug)]
-pub struct ReactorListener {
-    socket: mio::net::TcpListener,
-    key: usize,
-    reactor: usize,
-    in_a_row: Cell<u32>,
 }
 
 /// A socket on its way from one thread to another, with what had come by then and what it had not taken yet.
@@ -89,7 +89,7 @@ pub fn open() -> io::Result<()> {
         events: RefCell::new(Events::with_capacity(EVENTS)),
         tasks: Tasks::new(bell),
         sockets: RefCell::default(),
-        listeners: RefCell::default(),
+        sources: RefCell::default(),
         shared: RefCell::new(slot::Shared::new(registry)),
     };
     REACTOR.set(Some(Rc::new(reactor)));
@@ -168,16 +168,14 @@ impl Reactor {
                         slot.take(event, &mut shared);
                     }
                 }
-                Token(token) => self.call_listener(token / 2),
+                Token(token) => {
+                    if let Some(Some(waker)) = self.sources.borrow().get(token / 2) {
+                        waker.wake_by_ref();
+                    }
+                }
             }
         }
         Ok(())
-    }
-
-    fn call_listener(&self, key: usize) {
-        if let Some(Some(waker)) = self.listeners.borrow().get(key) {
-            waker.wake_by_ref();
-        }
     }
 
     /// Gives a socket up, which has sent by then what it took of what was put off.
@@ -238,12 +236,20 @@ impl ReactorSocket {
         self.poll_with(|slot, shared| slot.poll_read(cx, buf, shared))
     }
 
-    /// Looks at what comes next without taking it; only before [`Self::in_turns`].
+    /// Copies what comes next into `buf` without taking it; 0 at the end of the stream.
     ///
     /// # Errors
     /// Those of `recv`.
     pub fn poll_peek(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.poll_with(|slot, shared| slot.poll_recv(cx, shared, |tcp| tcp.peek(buf)))
+        self.poll_with(|slot, shared| slot.poll_peek(cx, buf, shared))
+    }
+
+    /// Whether bytes have come that nobody has taken.
+    ///
+    /// # Errors
+    /// Those of `recv`.
+    pub fn has_pending(&self) -> io::Result<bool> {
+        self.with(|slot, _| slot.has_pending())
     }
 
     /// Takes some of `buf` to be sent, and says how much. An error may be that of sending what was taken before.
@@ -313,56 +319,45 @@ impl Drop for ReactorSocket {
     }
 }
 
-impl ReactorListener {
-    /// `socket` doesn't block.
-    ///
+impl Source {
     /// # Errors
     /// There is no reactor, or those of `epoll_ctl`.
-    pub fn new(socket: TcpListener) -> io::Result<Self> {
+    fn new(fd: RawFd) -> io::Result<Self> {
         let reactor = here()?;
-        let mut socket = mio::net::TcpListener::from_std(socket);
-        let mut listeners = reactor.listeners.borrow_mut();
-        let entry = listeners.vacant_entry();
+        let mut sources = reactor.sources.borrow_mut();
+        let entry = sources.vacant_entry();
         let key = entry.key();
-        reactor.shared.borrow().registry.register(&mut socket, Token(key * 2 + 1), Interest::READABLE)?;
+        reactor.shared.borrow().registry.register(
+            &mut SourceFd(&fd),
+            Token(key * 2 + 1),
+            Interest::READABLE,
+        )?;
         entry.insert(None);
-        Ok(Self { socket, key, reactor: Rc::as_ptr(&reactor).addr(), in_a_row: Cell::new(0) })
+        Ok(Self { key, reactor: Rc::as_ptr(&reactor).addr() })
     }
 
-    /// A connection, which doesn't block either.
+    /// Wakes the task when there is an event, after it has found nothing.
     ///
     /// # Errors
-    /// Those of `accept`.
-    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
-        if self.in_a_row.get() == IN_A_ROW {
-            self.in_a_row.set(0);
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        match self.socket.accept() {
-            Ok((tcp, peer)) => {
-                self.in_a_row.update(|count| count + 1);
-                Poll::Ready(Ok((TcpStream::from(OwnedFd::from(tcp)), peer)))
+    /// It is another thread's.
+    fn wait<T>(&self, cx: &Context<'_>) -> Poll<io::Result<T>> {
+        let waits = with_reactor(self.reactor, |reactor| {
+            if let Some(waker) = reactor.sources.borrow_mut().get_mut(self.key) {
+                *waker = Some(cx.waker().clone());
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.in_a_row.set(0);
-                with_reactor(self.reactor, |reactor| {
-                    if let Some(waker) = reactor.listeners.borrow_mut().get_mut(self.key) {
-                        *waker = Some(cx.waker().clone());
-                    }
-                    Ok(())
-                })?;
-                Poll::Pending
-            }
+            Ok(())
+        });
+        match waits {
+            Ok(()) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
         }
     }
 }
 
-impl Drop for ReactorListener {
+impl Drop for Source {
     fn drop(&mut self) {
         let _of_another_thread = with_reactor(self.reactor, |reactor| {
-            reactor.listeners.borrow_mut().try_remove(self.key);
+            reactor.sources.borrow_mut().try_remove(self.key);
             Ok(())
         });
     }

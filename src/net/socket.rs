@@ -109,19 +109,18 @@ impl Socket {
         }
     }
 
-    /// Whether bytes have come in that nobody has read; only before [`Self::in_turns`].
+    /// Whether bytes have come in that nobody has read.
     ///
     /// # Errors
     /// Those of `recv`.
     pub fn has_pending(&self) -> io::Result<bool> {
-        let peek = |socket: SockRef<'_>| match socket.peek(&mut [std::mem::MaybeUninit::uninit()]) {
-            Ok(bytes) => Ok(bytes > 0),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) => Err(error),
-        };
         match self {
-            Self::Reactor(socket) => socket.ask(|tcp| peek(tcp.into())),
-            Self::Tokio(tcp) => peek(tcp.into()),
+            Self::Reactor(socket) => socket.has_pending(),
+            Self::Tokio(tcp) => match SockRef::from(tcp).peek(&mut [std::mem::MaybeUninit::uninit()]) {
+                Ok(bytes) => Ok(bytes > 0),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+                Err(error) => Err(error),
+            },
             Self::Loose(_) => Err(io::ErrorKind::NotConnected.into()),
         }
     }

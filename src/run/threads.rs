@@ -135,13 +135,19 @@ async fn serve(
     arrivals: mpsc::Receiver<Incoming>,
     sessions: Arc<AtomicUsize>,
 ) {
-    let own = watched(Rc::clone(&worker).run(mail));
+    let own = watched(run(Rc::clone(&worker), mail));
     let arriving = watched(take_arrivals(worker, door, arrivals, sessions));
     // Arrivals end with the acceptor: the proxy stops. The worker's own task ends with its last session.
     for ended in [arriving.await, own.await] {
         if ended.is_err() {
             tracing::error!("a task of a worker's own ended in a panic");
         }
+    }
+}
+
+async fn run(worker: Rc<Worker>, mail: mpsc::Receiver<Mail>) {
+    if let Err(error) = worker.run(mail).await {
+        tracing::error!(%error, "a worker's own task can't go on");
     }
 }
 

@@ -101,11 +101,6 @@ impl ServerChallenge {
         &self.server_first
     }
 
-    /// No answer to this challenge is shorter, in bytes: channel binding, nonce and a proof in base64.
-    pub fn least_response(&self) -> usize {
-        "c=,r=,p=".len() + self.binding.len() + self.nonce.len() + KEY_LEN.div_ceil(3) * 4
-    }
-
     /// Checks the client's proof.
     ///
     /// # Errors

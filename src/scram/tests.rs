@@ -52,7 +52,6 @@ fn unbound() -> (Channel, Channel) {
 fn the_server_follows_rfc_7677() {
     let challenge = challenge(CLIENT_FIRST, Channel::Unbound, SCRAM_SHA_256).unwrap();
     assert_eq!(challenge.server_first(), SERVER_FIRST);
-    assert_eq!(challenge.least_response(), CLIENT_FINAL.len());
     let proven = challenge.handle_client_final(CLIENT_FINAL.as_bytes()).unwrap();
     assert_eq!(proven.server_final, SERVER_FINAL);
 }

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use tokio::sync::{mpsc, watch};
@@ -22,7 +22,7 @@ use super::survey::Look;
 use super::{open, plan};
 use crate::backend::Backend;
 use crate::metrics::{self, BackendState, Slot, Tally};
-use crate::net::reactor;
+use crate::net::reactor::{self, Ticks};
 use crate::pool::{AcquireError, Limits, Permit, Pool, Refusal};
 use crate::routing::Turn;
 use crate::sql::{self, ClassCache, Lexing, Verdict};
@@ -30,6 +30,9 @@ use crate::topology::{Member, Topology};
 
 /// Bytes of the buffer that all sessions of a worker read into.
 const SCRATCH_LEN: usize = 64 << 10;
+
+/// How often a worker looks at its pools and at itself.
+const SWEEP: Duration = Duration::from_millis(100);
 
 /// The longest text whose class is kept, in bytes: searches carry their vector and never come again.
 pub(super) const LONGEST_CACHED: usize = 4096;
@@ -151,25 +154,29 @@ impl Worker {
     }
 
     /// Runs the worker's own tasks until it is drained: the topology followed, mail taken, pools swept.
-    pub async fn run(self: Rc<Self>, mut mail: mpsc::Receiver<Mail>) {
+    ///
+    /// # Errors
+    /// The sweeps' clock fails.
+    pub async fn run(self: Rc<Self>, mut mail: mpsc::Receiver<Mail>) -> std::io::Result<()> {
         let mut topology = self.shared.topology.clone();
-        let mut sweep = tokio::time::interval(std::time::Duration::from_millis(100));
-        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let sweeps = Ticks::every(SWEEP)?;
+        self.sweep();
         loop {
             tokio::select! {
                 biased;
                 changed = topology.changed() => {
-                    if changed.is_err() { return }
+                    if changed.is_err() { return Ok(()) }
                     self.refresh();
                 }
                 message = mail.recv() => match message {
                     Some(message) => self.take_mail(message),
-                    None => return,
+                    None => return Ok(()),
                 },
-                _ = sweep.tick() => {
+                tick = sweeps.tick() => {
+                    tick?;
                     self.sweep();
                     if self.draining.get() && self.sessions.borrow().is_empty() {
-                        return;
+                        return Ok(());
                     }
                 }
             }

@@ -258,7 +258,7 @@ async fn every_rule_says_what_postgres_says() {
         .map(|name| User { name: name.into(), secret: UserSecret::Password("wonder".into()) })
         .into();
     let verifiers = verifiers(&users, Some(lookup(behind.port)));
-    let mut proxy = Proxy::start(config(&ours), verifiers, Some(behind.port)).await;
+    let mut proxy = Proxy::start(config(&ours), verifiers, Some(behind.port));
     // Only what happens before a backend is asked for is compared: what is no database is the members' business.
     for (settings, expected) in cases(&ours, &other) {
         let told = says(direct.port, &settings).await;
@@ -279,7 +279,7 @@ async fn without_a_password_for_the_members_nobody_comes_in_by_certificate() {
     let (ours, _) = authorities();
     let verifier = "SCRAM-SHA-256$4096:AAAAAAAAAAAAAAAAAAAAAA==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     let users = [User { name: "mapped".into(), secret: UserSecret::Verifier(verifier.into()) }];
-    let mut proxy = Proxy::start(config(&ours), verifiers(&users, None), None).await;
+    let mut proxy = Proxy::start(config(&ours), verifiers(&users, None), None);
     for (user, settings) in [
         ("carl", with(&ours, "carl")),
         // A verifier proves nothing to anybody.

@@ -30,9 +30,9 @@ fn sasl_initial(mechanism: &str, data: &str) -> Vec<u8> {
     message(b'p', &[mechanism.as_bytes(), b"\0", &length, data.as_bytes()].concat())
 }
 
-async fn plain_proxy() -> Proxy {
+fn plain_proxy() -> Proxy {
     let users = [User { name: "app".into(), secret: UserSecret::Password(Arc::from("secret")) }];
-    Proxy::start(handshake_config(None), verifiers(&users, None), None).await
+    Proxy::start(handshake_config(None), verifiers(&users, None), None)
 }
 
 /// Sends all steps, waiting for an answer between them, closes its own side if told to, and reads to the end.
@@ -140,7 +140,7 @@ fn instead_of_a_login() -> Vec<Case> {
 
 #[tokio::test]
 async fn what_is_no_login_is_closed_and_the_rest_go_on() {
-    let mut proxy = plain_proxy().await;
+    let mut proxy = plain_proxy();
     let cases = instead_of_a_startup().into_iter().chain(instead_of_a_login());
     for (name, steps, expected) in cases {
         let answer = answer_to(&proxy, &steps, false).await;
@@ -158,7 +158,7 @@ async fn what_is_no_login_is_closed_and_the_rest_go_on() {
 
 #[tokio::test]
 async fn half_a_message_and_a_closed_socket_are_no_more_than_that() {
-    let mut proxy = plain_proxy().await;
+    let mut proxy = plain_proxy();
     for cut in [&startup()[..9], &startup()[..3], b""] {
         assert_eq!(answer_to(&proxy, &[cut.to_vec()], true).await, b"");
         let error = proxy.refused.recv().await.unwrap();
@@ -172,7 +172,7 @@ async fn who_takes_too_long_is_closed() {
         login_timeout: Duration::from_millis(100),
         ..handshake_config(None)
     };
-    let mut proxy = Proxy::start(config, verifiers(&[], None), None).await;
+    let mut proxy = Proxy::start(config, verifiers(&[], None), None);
     for steps in [vec![], vec![startup()], vec![startup(), b"p".to_vec()]] {
         let answer = answer_to(&proxy, &steps, false).await;
         assert!(!shows(&answer, "FATAL"), "PostgreSQL says nothing either");
@@ -182,7 +182,7 @@ async fn who_takes_too_long_is_closed() {
 
 #[tokio::test]
 async fn versions_and_options_are_negotiated() {
-    let proxy = plain_proxy().await;
+    let proxy = plain_proxy();
     let first_of = async |packet: Vec<u8>| {
         let mut stream = TcpStream::connect(proxy.address).await.unwrap();
         stream.write_all(&packet).await.unwrap();

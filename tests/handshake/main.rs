@@ -92,9 +92,9 @@ fn lookup_as(port: u16, credentials: Credentials) -> Lookup {
     })
 }
 
-async fn proxy_before(postgres: &Postgres) -> Proxy {
+fn proxy_before(postgres: &Postgres) -> Proxy {
     let verifiers = verifiers(&[], Some(lookup(postgres.port)));
-    Proxy::start(handshake_config(None), verifiers, Some(postgres.port)).await
+    Proxy::start(handshake_config(None), verifiers, Some(postgres.port))
 }
 
 /// What a driver is told: severity, SQLSTATE and message; or that it got in.
@@ -115,7 +115,7 @@ async fn told(port: u16, user: &str, password: &str) -> Result<String, (String, 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_are_told_what_postgres_tells_them() {
     let postgres = Postgres::start(ROLES);
-    let proxy = proxy_before(&postgres).await;
+    let proxy = proxy_before(&postgres);
     let users = [
         "alice",
         "nologin",
@@ -153,7 +153,7 @@ async fn no_superuser_looks_verifiers_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn psql_works_and_a_new_password_is_taken_up() {
     let postgres = Postgres::start(ROLES);
-    let proxy = proxy_before(&postgres).await;
+    let proxy = proxy_before(&postgres);
     let port = proxy.port();
     let run = async |password: &'static str| {
         tokio::task::spawn_blocking(move || psql(port, "alice", password, "SELECT current_user, 6 * 7"))
@@ -180,7 +180,7 @@ async fn a_configured_password_logs_in_on_both_sides() {
     let postgres = Postgres::start("CREATE ROLE app LOGIN PASSWORD 'app-secret'");
     let users = [User { name: "app".into(), secret: UserSecret::Password(Arc::from("app-secret")) }];
     let verifiers = verifiers(&users, Some(proxy::no_primary()));
-    let proxy = Proxy::start(handshake_config(None), verifiers, Some(postgres.port)).await;
+    let proxy = Proxy::start(handshake_config(None), verifiers, Some(postgres.port));
     assert_eq!(told(proxy.port(), "app", "app-secret").await, Ok("app".into()));
     let (_, state, _) = told(proxy.port(), "app", "wrong").await.unwrap_err();
     assert_eq!(state, "28P01");

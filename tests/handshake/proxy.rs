@@ -13,12 +13,12 @@ use pg_ha_proxy::client::{
 };
 use pg_ha_proxy::config::{KeepAlive, Tls, TlsMode, User};
 use pg_ha_proxy::net::tls::{ClientTls, ServerTls};
-use pg_ha_proxy::net::{Socket, Stream};
+use pg_ha_proxy::net::{Listening, Stream, reactor};
 use pg_ha_proxy::scram::{Credentials, LookupError};
 use pg_ha_proxy::wire::{TxStatus, build};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
 
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
@@ -74,39 +74,60 @@ pub(crate) async fn connect(
     backend::connect(&server, &Login { credentials, database, parameters: &[] }).await
 }
 
-/// A running proxy. It ends with the test's runtime.
+/// A running proxy, on a reactor as a worker's. It ends when this is dropped.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     /// What became of each connection that did not get in, in turn.
     pub(crate) refused: mpsc::Receiver<HandshakeError>,
+    _running: oneshot::Sender<()>,
 }
 
 impl Proxy {
     /// Lets clients in by `verifiers`; those who are in go on to the server at `upstream`, or without one get a
     /// ReadyForQuery and nothing else.
-    pub(crate) async fn start(config: HandshakeConfig, verifiers: Verifiers, upstream: Option<u16>) -> Self {
-        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    pub(crate) fn start(config: HandshakeConfig, verifiers: Verifiers, upstream: Option<u16>) -> Self {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
         let address = socket.local_addr().unwrap();
         let (sender, refused) = mpsc::channel(100);
         let shared = Arc::new((config, verifiers, sender));
-        tokio::spawn(async move {
-            while let Ok((tcp, peer)) = socket.accept().await {
-                let shared = Arc::clone(&shared);
-                tokio::spawn(async move {
-                    let (config, verifiers, sender) = &*shared;
-                    match accept(Socket::Tokio(tcp), peer, config, verifiers).await {
-                        Ok(Outcome::Accepted(accepted)) => serve(*accepted, upstream).await,
-                        Ok(Outcome::Cancel { .. }) => {}
-                        Err(error) => sender.send(error).await.unwrap(),
-                    }
-                });
-            }
+        let (running, stopped) = oneshot::channel();
+        let timers = Handle::current();
+        std::thread::spawn(move || {
+            let _entered = timers.enter();
+            reactor::open().unwrap();
+            reactor::block_on(async move {
+                tokio::select! {
+                    _dropped = stopped => {}
+                    () = take(socket, shared, upstream) => {}
+                }
+            })
+            .unwrap();
+            reactor::close();
         });
-        Self { address, refused }
+        Self { address, refused, _running: running }
     }
 
     pub(crate) fn port(&self) -> u16 {
         self.address.port()
+    }
+}
+
+type Shared = (HandshakeConfig, Verifiers, mpsc::Sender<HandshakeError>);
+
+/// Takes connections, each in a task of its own.
+async fn take(socket: std::net::TcpListener, shared: Arc<Shared>, upstream: Option<u16>) {
+    let socket = Listening::take_up(socket).unwrap();
+    while let Ok((tcp, peer)) = socket.accept().await {
+        let shared = Arc::clone(&shared);
+        reactor::spawn(async move {
+            let (config, verifiers, sender) = &*shared;
+            match accept(tcp, peer, config, verifiers).await {
+                Ok(Outcome::Accepted(accepted)) => serve(*accepted, upstream).await,
+                Ok(Outcome::Cancel { .. }) => {}
+                Err(error) => sender.send(error).await.unwrap(),
+            }
+        });
     }
 }
 

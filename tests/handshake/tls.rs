@@ -39,17 +39,17 @@ impl Certificate {
     }
 }
 
-async fn proxy(config: HandshakeConfig) -> Proxy {
+fn proxy(config: HandshakeConfig) -> Proxy {
     let users = [User { name: "app".into(), secret: UserSecret::Password(Arc::from("secret")) }];
-    Proxy::start(config, verifiers(&users, None), None).await
+    Proxy::start(config, verifiers(&users, None), None)
 }
 
 #[tokio::test]
 async fn every_mode_checks_what_it_says() {
     let (ours, other) = (Certificate::new("localhost"), Certificate::new("localhost"));
     let misnamed = Certificate::new("elsewhere");
-    let right = proxy(handshake_config(Some(ours.server.clone()))).await;
-    let wrong_name = proxy(handshake_config(Some(misnamed.server.clone()))).await;
+    let right = proxy(handshake_config(Some(ours.server.clone())));
+    let wrong_name = proxy(handshake_config(Some(misnamed.server.clone())));
     let app = credentials("app", "secret");
     let gets_in = async |to: &Proxy, mode, ca: Option<PathBuf>| {
         let tls = ClientTls::new(&tls(mode, ca), None).unwrap();
@@ -76,7 +76,7 @@ async fn the_channel_is_bound_to_the_certificate() {
     let app = credentials("app", "secret");
     // Somebody in the middle with a certificate of his own: the hash that we expect is not the one the client saw.
     let forged = ServerTls { end_point: Some(vec![0; 32]), ..ours.server.clone() };
-    let mut proxy = proxy(handshake_config(Some(forged))).await;
+    let mut proxy = proxy(handshake_config(Some(forged)));
     let error = connect(proxy.port(), &client_tls(TlsMode::Require), &app, "app").await.unwrap_err();
     assert!(error.to_string().contains("SCRAM channel binding check failed"), "{error}");
     assert!(matches!(proxy.refused.recv().await.unwrap(), HandshakeError::Refused { .. }));
@@ -86,7 +86,7 @@ async fn the_channel_is_bound_to_the_certificate() {
 async fn tls_can_be_demanded() {
     let config =
         HandshakeConfig { require_tls: true, ..handshake_config(Some(Certificate::new("localhost").server)) };
-    let proxy = proxy(config).await;
+    let proxy = proxy(config);
     let app = credentials("app", "secret");
     let error = connect(proxy.port(), &client_tls(TlsMode::Disable), &app, "db").await.unwrap_err();
     let told =
@@ -97,7 +97,7 @@ async fn tls_can_be_demanded() {
 
 #[tokio::test]
 async fn no_tls_session_is_taken_up_again() {
-    let proxy = proxy(handshake_config(Some(Certificate::new("localhost").server))).await;
+    let proxy = proxy(handshake_config(Some(Certificate::new("localhost").server)));
     let (app, client) = (credentials("app", "secret"), client_tls(TlsMode::Require));
     for _ in 0..3 {
         let connected = connect(proxy.port(), &client, &app, "app").await.unwrap();
@@ -109,7 +109,7 @@ async fn no_tls_session_is_taken_up_again() {
 
 #[tokio::test]
 async fn tls_may_begin_at_once() {
-    let proxy = proxy(handshake_config(Some(Certificate::new("localhost").server))).await;
+    let proxy = proxy(handshake_config(Some(Certificate::new("localhost").server)));
     let tcp = TcpStream::connect(proxy.address).await.unwrap();
     let mut stream = client_tls(TlsMode::Require).connect(Socket::Tokio(tcp), "localhost").await.unwrap();
     let mut out = Vec::new();

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use mio::event::Event;
 use mio::unix::SourceFd;
@@ -12,7 +12,7 @@ use rustix::net::{RecvFlags, SendFlags};
 
 use super::Loose;
 
-/// Bytes that are read before somebody wants them, and the longest write that is put off to the end of a turn. What is longer goes its
+/// Bytes that are read before somebody wants them or for who wants less, and the longest write that is put off to the end of a turn. What is longer goes its
 /// way at once.
 const BUFFER: usize = 4096;
 
@@ -154,7 +154,7 @@ impl Slot {
         if !self.rest().is_empty() {
             return true;
         }
-        let mut buffer = shared.to_read.pop().unwrap_or_else(|| vec![0; BUFFER].into());
+        let mut buffer = shared.buffer();
         let received = self.recv(|tcp| recv(tcp, &mut buffer));
         let came = received.is_some();
         match received {
@@ -178,22 +178,67 @@ impl Slot {
         buf: &mut [u8],
         shared: &mut Shared,
     ) -> Poll<io::Result<usize>> {
-        let rest = self.rest();
-        if !rest.is_empty() {
-            let n = rest.len().min(buf.len());
-            buf[..n].copy_from_slice(&rest[..n]);
-            self.arrived.at += n as u32;
-            if self.arrived.at == self.arrived.end {
-                shared.keep(std::mem::take(&mut self.arrived).buffer);
+        if self.rest().is_empty() {
+            let room = buf.len();
+            if room >= BUFFER {
+                let read = self.poll_recv(cx, shared, |tcp| recv(tcp, buf));
+                if let Poll::Ready(Ok(n)) = read {
+                    self.took(n, room);
+                }
+                return read;
             }
-            return Poll::Ready(Ok(n));
+            ready!(self.poll_ahead(cx, shared))?;
         }
-        let room = buf.len();
-        let read = self.poll_recv(cx, shared, |tcp| recv(tcp, buf));
-        if let Poll::Ready(Ok(n)) = read {
-            self.took(n, room);
+        let rest = self.rest();
+        let n = rest.len().min(buf.len());
+        buf[..n].copy_from_slice(&rest[..n]);
+        self.arrived.at += n as u32;
+        if self.arrived.at == self.arrived.end {
+            shared.keep(std::mem::take(&mut self.arrived).buffer);
         }
-        read
+        Poll::Ready(Ok(n))
+    }
+
+    /// Copies what comes next without taking it; nothing at the end of the stream.
+    pub(super) fn poll_peek(
+        &mut self,
+        cx: &Context<'_>,
+        buf: &mut [u8],
+        shared: &mut Shared,
+    ) -> Poll<io::Result<usize>> {
+        if self.rest().is_empty() {
+            ready!(self.poll_ahead(cx, shared))?;
+        }
+        let rest = self.rest();
+        let n = rest.len().min(buf.len());
+        buf[..n].copy_from_slice(&rest[..n]);
+        Poll::Ready(Ok(n))
+    }
+
+    /// Reads a buffer for who wants less: what stands behind that is there without another call. Nothing has arrived at the end of the
+    /// stream.
+    fn poll_ahead(&mut self, cx: &Context<'_>, shared: &mut Shared) -> Poll<io::Result<()>> {
+        let mut buffer = shared.buffer();
+        let received = self.poll_recv(cx, shared, |tcp| recv(tcp, &mut buffer));
+        if let Poll::Ready(Ok(end @ 1..)) = received {
+            self.took(end, buffer.len());
+            self.arrived = Arrived { buffer, at: 0, end: end as u32 };
+        } else {
+            shared.keep(buffer);
+        }
+        received.map_ok(|_| ())
+    }
+
+    /// Whether bytes have come that nobody has taken.
+    pub(super) fn has_pending(&self) -> io::Result<bool> {
+        if !self.rest().is_empty() {
+            return Ok(true);
+        }
+        match self.tcp.peek(&mut [0]) {
+            Ok(n) => Ok(n > 0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// What was read and nobody has taken.
@@ -202,7 +247,7 @@ impl Slot {
     }
 
     /// Asks the socket when it may have something.
-    pub(super) fn poll_recv(
+    fn poll_recv(
         &mut self,
         cx: &Context<'_>,
         shared: &Shared,
@@ -371,6 +416,11 @@ fn unless_blocked(
 impl Shared {
     pub(super) fn new(registry: Registry) -> Self {
         Self { registry, unsent: Vec::new(), turn: 0, to_read: Vec::new(), to_send: Vec::new() }
+    }
+
+    #[inline]
+    fn buffer(&mut self) -> Box<[u8]> {
+        self.to_read.pop().unwrap_or_else(|| vec![0; BUFFER].into())
     }
 
     #[inline]

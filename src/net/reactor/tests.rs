@@ -4,12 +4,13 @@ use std::future::Future;
 use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::pin::pin;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::yield_now;
 
-use super::{Loose, ReactorListener, ReactorSocket, block_on, close, is_here, open};
+use super::{Loose, ReactorListener, ReactorSocket, Ticks, block_on, close, is_here, open};
 
 /// A connection: one end that blocks, one that doesn't.
 fn pair() -> (TcpStream, TcpStream) {
@@ -165,25 +166,29 @@ fn more_than_a_buffer_is_read_in_order() {
 
 #[test]
 fn one_that_always_has_something_leaves_the_others_their_turn() {
+    const ALL: usize = 4 << 20;
     let (mut peer, own) = pair();
-    peer.write_all(&vec![7; 64 << 10]).unwrap();
+    let writing = std::thread::spawn(move || peer.write_all(&vec![7; ALL]).unwrap());
     on_reactor(async move {
         let own = socket(own);
         let (mut got, mut turns) = (0, 0);
         poll_fn(|cx| {
             turns += 1;
             let mut in_a_row = 0;
-            while let Poll::Ready(read) = own.poll_read(cx, &mut [0; 64]) {
+            while got < ALL
+                && let Poll::Ready(read) = own.poll_read(cx, &mut [0; 4096])
+            {
                 got += read.unwrap();
                 in_a_row += 1;
                 // What it is asked, and what had come as the turn began.
-                assert!(in_a_row <= 32 + 4096 / 64, "{in_a_row} times without a look at others");
+                assert!(in_a_row <= 32 + 1, "{in_a_row} times without a look at others");
             }
-            if got < 64 << 10 { Poll::Pending } else { Poll::Ready(()) }
+            if got < ALL { Poll::Pending } else { Poll::Ready(()) }
         })
         .await;
         assert!(turns > 10, "all in {turns} turns");
     });
+    writing.join().unwrap();
 }
 
 #[test]
@@ -323,5 +328,46 @@ fn connections_are_accepted_as_they_come() {
             drop(own);
             assert_eq!(connecting.join().unwrap(), from);
         }
+    });
+}
+
+#[test]
+fn a_clock_ticks_and_those_that_were_missed_count_as_one() {
+    on_reactor(async {
+        let period = Duration::from_millis(20);
+        let (began, ticks) = (Instant::now(), Ticks::every(period).unwrap());
+        ticks.tick().await.unwrap();
+        ticks.tick().await.unwrap();
+        assert!(began.elapsed() >= 2 * period);
+        std::thread::sleep(5 * period);
+        ticks.tick().await.unwrap();
+        let next = ticks.tick();
+        assert!(pin!(next).poll(&mut nobody()).is_pending() || began.elapsed() >= 8 * period);
+    });
+}
+
+#[test]
+fn what_is_read_ahead_is_pending_until_it_is_taken() {
+    let (mut peer, own) = pair();
+    on_reactor(async move {
+        let socket = ReactorSocket::new(Loose::from(own)).unwrap();
+        assert!(!socket.has_pending().unwrap());
+        peer.write_all(b"first second").unwrap();
+        let mut glance = [0; 512];
+        for _ in 0..2 {
+            assert_eq!(poll_fn(|cx| socket.poll_peek(cx, &mut glance)).await.unwrap(), 12);
+            assert_eq!(&glance[..12], b"first second");
+        }
+        let mut some = [0; 6];
+        assert_eq!(read(&socket, &mut some).await.unwrap(), 6);
+        assert!(socket.has_pending().unwrap());
+        assert_eq!(poll_fn(|cx| socket.poll_peek(cx, &mut glance[..3])).await.unwrap(), 3);
+        assert_eq!(&glance[..3], b"sec");
+        assert_eq!(read(&socket, &mut some).await.unwrap(), 6);
+        assert_eq!(&some, b"second");
+        assert!(!socket.has_pending().unwrap());
+        drop(peer);
+        assert_eq!(poll_fn(|cx| socket.poll_peek(cx, &mut glance)).await.unwrap(), 0);
+        assert_eq!(read(&socket, &mut some).await.unwrap(), 0);
     });
 }
