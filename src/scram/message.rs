@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
 
 use super::ScramError;
 
@@ -32,8 +33,9 @@ pub(super) fn nonce(text: &str) -> Result<&str, ScramError> {
     printable.then_some(text).ok_or(ScramError::Malformed("nonce is not printable"))
 }
 
-/// Base64 of exactly `N` bytes.
+/// Base64 of exactly `N` bytes, 64 at most.
 pub(super) fn key<const N: usize>(text: &str, what: &'static str) -> Result<[u8; N], ScramError> {
-    let bytes = STANDARD.decode(text).map_err(|_| ScramError::Malformed(what))?;
-    bytes.try_into().map_err(|_| ScramError::Malformed(what))
+    let mut bytes = Zeroizing::new([0; 66]);
+    let len = STANDARD.decode_slice(text, &mut *bytes).map_err(|_| ScramError::Malformed(what))?;
+    bytes[..len].try_into().map_err(|_| ScramError::Malformed(what))
 }

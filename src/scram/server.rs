@@ -1,5 +1,7 @@
 //! The server's side: challenge a client, check its proof, keep its ClientKey.
 
+use std::ops::Range;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -22,9 +24,12 @@ pub struct ServerChallenge {
     verifier: Verifier,
     /// What the `c=` of the proof must hold: the GS2 header, and the channel's hash if it is bound.
     binding: String,
-    nonce: String,
-    client_first_bare: String,
-    server_first: String,
+    /// What both sides sign, as far as it has been said: the client's first message without its header, and the challenge.
+    said: String,
+    /// Where in it the challenge begins.
+    server_first: usize,
+    /// Where in it the nonce stands.
+    nonce: Range<usize>,
 }
 
 /// The client has proved the password.
@@ -82,23 +87,29 @@ impl ServerStart {
         // The user's name stands in the startup packet; PostgreSQL ignores the one in here, and so do we.
         let (_user, rest) = attribute(gs2.bare, 'n', "no user name")?;
         let (client_nonce, _extensions) = attribute(rest, 'r', "no nonce")?;
-        let nonce = [nonce(client_nonce)?, &self.nonce.0].concat();
-        let (salt, iterations) = (STANDARD.encode(&verifier.salt), verifier.iterations.to_string());
-        let server_first = ["r=", &nonce, ",s=", &salt, ",i=", &iterations].concat();
-        Ok(ServerChallenge {
-            verifier,
-            binding: STANDARD.encode(binding),
-            nonce,
-            client_first_bare: gs2.bare.to_owned(),
-            server_first,
-        })
+        let client_nonce = nonce(client_nonce)?;
+        // With room for the client's last word, which is as long as header, nonce and proof.
+        let mut said = String::with_capacity(2 * message.len() + 256);
+        said.push_str(gs2.bare);
+        said.push(',');
+        let server_first = said.len();
+        said.push_str("r=");
+        let nonce = said.len();
+        said.push_str(client_nonce);
+        said.push_str(&self.nonce.0);
+        let nonce = nonce..said.len();
+        said.push_str(",s=");
+        STANDARD.encode_string(&verifier.salt, &mut said);
+        said.push_str(",i=");
+        said.push_str(&verifier.iterations.to_string());
+        Ok(ServerChallenge { verifier, binding: STANDARD.encode(binding), said, server_first, nonce })
     }
 }
 
 impl ServerChallenge {
     /// Goes into AuthenticationSASLContinue.
     pub fn server_first(&self) -> &str {
-        &self.server_first
+        &self.said[self.server_first..]
     }
 
     /// Checks the client's proof.
@@ -106,7 +117,7 @@ impl ServerChallenge {
     /// # Errors
     /// [`ScramError::WrongProof`] for a wrong password or a made-up verifier, the others for a message that is
     /// not an answer to this challenge.
-    pub fn handle_client_final(self, message: &[u8]) -> Result<Proven, ScramError> {
+    pub fn handle_client_final(mut self, message: &[u8]) -> Result<Proven, ScramError> {
         let message = text(message)?;
         // The proof is the last attribute, and all before it is signed.
         let (without_proof, proof) =
@@ -116,18 +127,20 @@ impl ServerChallenge {
         if binding != self.binding {
             return Err(ScramError::ChannelBinding);
         }
-        if nonce != self.nonce {
+        if nonce != &self.said[self.nonce.clone()] {
             return Err(ScramError::Nonce);
         }
         let proof = key::<KEY_LEN>(proof, "malformed proof")?;
-        let auth_message = [&self.client_first_bare, &*self.server_first, without_proof].join(",");
-        let opened = self.verifier.stored_key.open(&proof, &auth_message);
+        self.said.push(',');
+        self.said.push_str(without_proof);
+        let auth_message = &*self.said;
+        let opened = self.verifier.stored_key.open(&proof, auth_message);
         let client_key = opened.filter(|_| !self.verifier.doomed).ok_or(ScramError::WrongProof)?;
-        let signature = self.verifier.server_key().sign(&auth_message);
-        Ok(Proven {
-            keys: self.verifier.login_keys(client_key),
-            server_final: ["v=", &STANDARD.encode(signature)].concat(),
-        })
+        let signature = self.verifier.server_key().sign(auth_message);
+        let mut server_final = String::with_capacity(64);
+        server_final.push_str("v=");
+        STANDARD.encode_string(signature, &mut server_final);
+        Ok(Proven { keys: self.verifier.login_keys(client_key), server_final })
     }
 }
 
