@@ -8,15 +8,19 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use smallvec::SmallVec;
 use subtle::ConstantTimeEq;
 
 /// What a cancel request with the right key calls. It must return at once.
 pub type Target = Arc<dyn Fn() + Send + Sync>;
 
+/// The random part of a key.
+pub type CancelSecret = SmallVec<[u8; 32]>;
+
 /// The keys of all sessions.
 #[derive(Default)]
 pub struct CancelKeys {
-    sessions: DashMap<u32, (Box<[u8]>, Target), foldhash::fast::RandomState>,
+    sessions: DashMap<u32, (CancelSecret, Target), foldhash::fast::RandomState>,
 }
 
 /// A session's key; forgotten when dropped.
@@ -25,14 +29,14 @@ pub struct CancelEntry {
     /// For BackendKeyData.
     pub process_id: u32,
     /// For BackendKeyData: 32 random bytes from protocol 3.2 on, 4 before.
-    pub secret: Box<[u8]>,
+    pub secret: CancelSecret,
 }
 
 impl CancelKeys {
     /// A new key for a session that speaks protocol 3.`minor`; a cancel request with it calls `target`.
     pub fn register(self: &Arc<Self>, minor: u16, target: Target) -> CancelEntry {
         let random: [u8; 32] = rand::random();
-        let secret = Box::<[u8]>::from(if minor >= 2 { &random[..] } else { &random[..4] });
+        let secret = CancelSecret::from_slice(if minor >= 2 { &random[..] } else { &random[..4] });
         loop {
             // As PostgreSQL's: positive, and not told apart from a real one.
             let process_id = rand::random_range(1..=i32::MAX as u32);

@@ -167,10 +167,13 @@ impl Counters {
     /// A place for a client of `address`, if there is one.
     pub fn admit(self: &Arc<Self>, address: IpAddr, limits: &ListenLimits) -> Option<ClientGuard> {
         let before = self.clients.fetch_add(1, Ordering::AcqRel);
-        *self.by_address.entry(address).or_default() += 1;
+        let here = {
+            let mut count = self.by_address.entry(address).or_default();
+            *count += 1;
+            *count
+        };
         // Counts both down again if it is dropped below.
         let guard = ClientGuard { counters: Arc::clone(self), address, worker: None };
-        let here = self.by_address.get(&address).map_or(0, |count| *count);
         let within = before < limits.clients
             && (limits.clients_per_address == 0 || here <= limits.clients_per_address);
         within.then_some(guard)
@@ -191,10 +194,10 @@ impl Drop for ClientGuard {
             worker.leaves();
         }
         self.counters.clients.fetch_sub(1, Ordering::AcqRel);
-        if let Some(mut count) = self.counters.by_address.get_mut(&self.address) {
+        self.counters.by_address.remove_if_mut(&self.address, |_, count| {
             *count -= 1;
-        }
-        self.counters.by_address.remove_if(&self.address, |_, count| *count == 0);
+            *count == 0
+        });
     }
 }
 

@@ -14,7 +14,7 @@ mod turns;
 mod verifiers;
 
 pub use crate::wire::startup::Replication;
-pub use cancel::{CancelEntry, CancelKeys, Target};
+pub use cancel::{CancelEntry, CancelKeys, CancelSecret, Target};
 pub use handshake::{Accepted, ClientLimits, HandshakeConfig, HandshakeError, Outcome, accept, refuse};
 pub use hba::Rules;
 pub use listener::{
