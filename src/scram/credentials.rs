@@ -102,6 +102,19 @@ pub enum LookupError {
     Failed(String),
 }
 
+impl Credentials {
+    /// Whether servers can't tell two from each other. Two passwords count as different unless they are one object.
+    pub fn are_same(&self, other: &Self) -> bool {
+        let same = match (&self.secret, &other.secret) {
+            (Secret::Keys(keys), Secret::Keys(others)) => keys.are_same(others),
+            (Secret::Password(password), Secret::Password(other)) => Arc::ptr_eq(password, other),
+            (Secret::None, Secret::None) => true,
+            _ => false,
+        };
+        same && self.user == other.user
+    }
+}
+
 impl Role {
     /// The verifier, if the role can prove itself by a password at `unix_time` (seconds since 1970).
     ///

@@ -77,6 +77,12 @@ impl StoredKey {
 }
 
 impl LoginKeys {
+    /// Whether two are the same. Compares in constant time.
+    pub(super) fn are_same(&self, other: &Self) -> bool {
+        let client = self.client_key.0.ct_eq(&other.client_key.0);
+        bool::from(client & self.server_key.0.ct_eq(&other.server_key.0))
+    }
+
     /// From a prepared password: PBKDF2 over `iterations` rounds, so milliseconds of work (RFC 5802's `Hi`).
     pub(super) fn derive(prepared: &[u8], salt: &[u8], iterations: u32) -> Self {
         let mut salted = Zeroizing::new([0; KEY_LEN]);

@@ -15,7 +15,7 @@ use super::batch::Summary;
 use super::handle::Handle;
 use super::loss::Loss;
 use super::run::{Outcome, Run};
-use super::shared::{GreetingKey, Shared};
+use super::shared::{Greeting, GreetingKey, Shared};
 use super::shown::Card;
 use super::state::Tx;
 use super::worker::Pools;
@@ -78,6 +78,8 @@ fn on_or_off(value: bool) -> &'static [u8] {
 pub(super) struct Login {
     greeting: Vec<u8>,
     key: GreetingKey,
+    /// What came of the same startup packet before.
+    known: Option<Greeting>,
     minor: u16,
     pub(super) replication: Replication,
     pub(super) parameters: Vec<(String, String)>,
@@ -87,10 +89,17 @@ impl Session {
     fn new(worker: &Rc<Worker>, handle: &Rc<Handle>, accepted: Accepted) -> (Box<Self>, Login) {
         let shared = &worker.shared;
         let identity = shared.identity(&accepted.user, &accepted.database, Arc::clone(&accepted.credentials));
-        let parameters = accepted.parameters.iter().map(|(name, value)| (&**name, &**value));
-        let base = Settings::from_startup(parameters);
+        let key = (identity.id, key_of(&accepted.parameters));
+        let known = shared.greeting(&key, Instant::now());
+        let base = match &known {
+            Some(known) => Arc::clone(&known.base),
+            None => {
+                Settings::from_startup(accepted.parameters.iter().map(|(name, value)| (&**name, &**value)))
+            }
+        };
         let login = Login {
-            key: (identity.id, key_of(&accepted.parameters)),
+            key,
+            known,
             greeting: accepted.greeting,
             minor: accepted.minor,
             replication: accepted.replication,
@@ -98,7 +107,9 @@ impl Session {
         };
         let pools = worker.pools(&identity);
         let written = pools.identity.last_write.load(Relaxed);
-        let session = Self::resting(worker, handle, accepted.stream, pools, base, accepted.role_guard);
+        let told = login.known.as_ref().map(|known| Arc::clone(&known.parameters)).unwrap_or_default();
+        let session =
+            Self::resting(worker, handle, accepted.stream, pools, (base, told), accepted.role_guard);
         let mut session = Box::new(session);
         if written > 0 {
             // Who wrote and connects again looks for what was written.
@@ -107,13 +118,13 @@ impl Session {
         (session, login)
     }
 
-    /// A session that has done nothing yet.
+    /// A session that has done nothing yet, which its startup packet set so and was told that.
     pub(super) fn resting(
         worker: &Rc<Worker>,
         handle: &Rc<Handle>,
         client: Stream,
         pools: Rc<Pools>,
-        base: Arc<Settings>,
+        (base, told): (Arc<Settings>, Arc<Parameters>),
         role: RoleGuard,
     ) -> Self {
         Self {
@@ -134,8 +145,8 @@ impl Session {
             waiter: Rc::default(),
             settings: Arc::clone(&base),
             sequences: super::sequences::Sequences::None,
-            reported: Arc::default(),
-            greeted: Arc::default(),
+            reported: Arc::clone(&told),
+            greeted: told,
             shows_standby: false,
             lexing: Lexing::default(),
             names: super::Names::default(),
@@ -168,20 +179,21 @@ impl Session {
 
     /// Tells the client what a server tells at login.
     async fn greet(&mut self, login: &Login) -> Result<(), Ended> {
-        let now = Instant::now();
-        let known = self.worker.shared.greeting(&login.key, now);
-        let parameters = match known {
-            Some(parameters) => parameters,
+        let greeting = match &login.known {
+            Some(known) => known.clone(),
             None => {
+                let began = Instant::now();
                 let parameters = self.ask_for_parameters(login).await?;
-                self.worker.shared.keep_greeting(login.key.clone(), Arc::clone(&parameters), now);
-                parameters
+                let (base, lexing) = (Arc::clone(&self.base), lexing(&parameters));
+                let greeting = Greeting { base, parameters, lexing };
+                self.worker.shared.keep_greeting(login.key.clone(), greeting.clone(), began);
+                greeting
             }
         };
         self.pools.identity.catalog.want();
-        self.lexing = lexing(&parameters);
-        self.greeted = Arc::clone(&parameters);
-        self.reported = parameters;
+        self.lexing = greeting.lexing;
+        self.greeted = Arc::clone(&greeting.parameters);
+        self.reported = greeting.parameters;
         self.handle.set_standby(self.worker.topology().is_standby());
         self.shows_standby = self.handle.standby();
         if self.reported.value(IN_HOT_STANDBY).is_some_and(|told| told != on_or_off(self.shows_standby)) {
@@ -316,7 +328,8 @@ fn notice_cut_names(out: &mut Vec<u8>, parameters: &[(String, String)]) {
 }
 
 fn key_of(parameters: &[(String, String)]) -> Box<[u8]> {
-    let mut key = Vec::new();
+    let length = parameters.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+    let mut key = Vec::with_capacity(length);
     for (name, value) in parameters {
         build::cstr(&mut key, name.as_bytes());
         build::cstr(&mut key, value.as_bytes());

@@ -117,11 +117,11 @@ impl Moving {
             return;
         }
         let pools = worker.pools(&self.identity);
-        let mut session = Box::new(Session::resting(&worker, &handle, client, pools, self.base, self.role));
+        let mut session =
+            Box::new(Session::resting(&worker, &handle, client, pools, (self.base, self.greeted), self.role));
         session.wishes = (Arc::clone(&self.settings), Wishes::of(&self.settings));
         session.settings = self.settings;
         session.reported = self.reported;
-        session.greeted = self.greeted;
         session.shows_standby = session.reported.value(super::greeting::IN_HOT_STANDBY) == Some(b"on");
         handle.set_standby(worker.topology().is_standby());
         session.lexing = self.lexing;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use dashmap::DashMap;
+use smallvec::SmallVec;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::catalog::{Catalog, Catalogs};
@@ -14,13 +15,14 @@ use super::moving::Moving;
 use super::pausing::Pauses;
 use super::told::{Counters, Told};
 use super::worker::Mail;
-use crate::backend::Parameters;
+use crate::backend::{Parameters, Settings};
 use crate::client::Busyness;
 use crate::config::{Config, Consistency, PoolMode};
 use crate::metrics::{Tally, TallyReader};
 use crate::net::tls::ClientTls;
 use crate::pool::{Budget, MemberBudget};
 use crate::scram::Credentials;
+use crate::sql::Lexing;
 use crate::topology::{Epoch, MemberId, Positions, Topology};
 
 /// How long what a login found out (ParameterStatus) serves the next login with the same startup packet.
@@ -83,11 +85,15 @@ pub struct PoolRow {
     pub waiting: usize,
 }
 
-/// What a greeting holds: the parameters that a login with this startup packet is told.
+/// What comes of a startup packet.
 #[derive(Debug, Clone)]
 pub(super) struct Greeting {
+    /// What it sets.
+    pub(super) base: Arc<Settings>,
+    /// What a login with it is told.
     pub(super) parameters: Arc<Parameters>,
-    pub(super) until: Instant,
+    /// How the text of its statements is read.
+    pub(super) lexing: Lexing,
 }
 
 /// What a greeting depends on: the identity and the startup packet's settings.
@@ -132,10 +138,11 @@ pub struct Shared {
     pub busyness: Vec<Arc<Busyness>>,
     pool_rows: Vec<ArcSwap<Vec<PoolRow>>>,
     mailboxes: Vec<mpsc::Sender<Mail>>,
-    identities: DashMap<(Box<str>, Box<str>), Arc<Identity>>,
+    /// By user and database, a NUL between them, which neither has.
+    identities: DashMap<Box<[u8]>, Arc<Identity>, foldhash::fast::RandomState>,
     budgets: DashMap<(u64, u16), Arc<Budget>>,
     member_budgets: DashMap<u16, Arc<MemberBudget>>,
-    greetings: DashMap<GreetingKey, Greeting>,
+    greetings: DashMap<GreetingKey, (Greeting, Instant), foldhash::fast::RandomState>,
     next_identity: AtomicU64,
     next_session: AtomicU32,
 }
@@ -189,10 +196,10 @@ impl Shared {
             busyness: parts.busyness,
             pool_rows: parts.mailboxes.iter().map(|_| ArcSwap::default()).collect(),
             mailboxes: parts.mailboxes,
-            identities: DashMap::new(),
+            identities: DashMap::default(),
             budgets: DashMap::new(),
             member_budgets: DashMap::new(),
-            greetings: DashMap::new(),
+            greetings: DashMap::default(),
             next_identity: AtomicU64::new(1),
             next_session: AtomicU32::new(1),
         })
@@ -215,26 +222,36 @@ impl Shared {
 
     /// The identity of a user in a database, with the credentials of its latest login.
     pub fn identity(&self, user: &str, database: &str, credentials: Arc<Credentials>) -> Arc<Identity> {
-        let routing = &self.config.routing;
-        let entry = self.identities.entry((user.into(), database.into()));
-        let identity = entry.or_insert_with(|| {
-            let (pool_mode, pool_size) = self.config.pool_of(user, database);
-            Arc::new(Identity {
-                pool_mode,
-                pool_size,
-                id: self.next_identity.fetch_add(1, Relaxed),
-                user: user.into(),
-                database: database.into(),
-                consistency: routing.user_consistency.get(user).copied().unwrap_or(routing.consistency),
-                catalog: self.catalogs.of(database),
-                credentials: ArcSwap::new(Arc::clone(&credentials)),
-                reads_sequences: AtomicBool::new(false),
-                sessions: AtomicUsize::new(0),
-                last_write: AtomicU64::new(0),
-            })
-        });
+        let key: SmallVec<[u8; 128]> = user.bytes().chain([0]).chain(database.bytes()).collect();
+        if let Some(identity) = self.identities.get(&*key) {
+            // With each login the same, unless the password was changed.
+            if !identity.credentials.load().are_same(&credentials) {
+                identity.credentials.store(credentials);
+            }
+            return Arc::clone(&identity);
+        }
+        let entry = self.identities.entry(key.into_vec().into());
+        let identity = entry.or_insert_with(|| self.new_identity(user, database, &credentials));
         identity.credentials.store(credentials);
         Arc::clone(&identity)
+    }
+
+    fn new_identity(&self, user: &str, database: &str, credentials: &Arc<Credentials>) -> Arc<Identity> {
+        let routing = &self.config.routing;
+        let (pool_mode, pool_size) = self.config.pool_of(user, database);
+        Arc::new(Identity {
+            pool_mode,
+            pool_size,
+            id: self.next_identity.fetch_add(1, Relaxed),
+            user: user.into(),
+            database: database.into(),
+            consistency: routing.user_consistency.get(user).copied().unwrap_or(routing.consistency),
+            catalog: self.catalogs.of(database),
+            credentials: ArcSwap::new(Arc::clone(credentials)),
+            reads_sequences: AtomicBool::new(false),
+            sessions: AtomicUsize::new(0),
+            last_write: AtomicU64::new(0),
+        })
     }
 
     /// A tally of an identity for a worker to count with.
@@ -314,10 +331,11 @@ impl Shared {
         }
     }
 
-    /// What the last login with this startup packet was told, if that is fresh.
-    pub(super) fn greeting(&self, key: &GreetingKey, now: Instant) -> Option<Arc<Parameters>> {
-        let greeting = self.greetings.get(key)?;
-        (greeting.until > now).then(|| Arc::clone(&greeting.parameters))
+    /// What came of the last login with this startup packet, if that is fresh.
+    pub(super) fn greeting(&self, key: &GreetingKey, now: Instant) -> Option<Greeting> {
+        let kept = self.greetings.get(key)?;
+        let (greeting, until) = &*kept;
+        (*until > now).then(|| greeting.clone())
     }
 
     /// Forgets what logins were told: the next may be told something else.
@@ -332,13 +350,13 @@ impl Shared {
             .any(|identity| *identity.database == *database && identity.sessions.load(Relaxed) > 0)
     }
 
-    /// Keeps what a login was told.
-    pub(super) fn keep_greeting(&self, key: GreetingKey, parameters: Arc<Parameters>, now: Instant) {
+    /// Keeps what came of a startup packet.
+    pub(super) fn keep_greeting(&self, key: GreetingKey, greeting: Greeting, now: Instant) {
         if self.greetings.len() >= GREETINGS {
-            self.greetings.retain(|_, greeting| greeting.until > now);
+            self.greetings.retain(|_, (_, until)| *until > now);
         }
         if self.greetings.len() < GREETINGS {
-            self.greetings.insert(key, Greeting { parameters, until: now + GREETING_TTL });
+            self.greetings.insert(key, (greeting, now + GREETING_TTL));
         }
     }
 }
