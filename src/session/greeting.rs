@@ -185,7 +185,8 @@ impl Session {
                 let began = Instant::now();
                 let parameters = self.ask_for_parameters(login).await?;
                 let (base, lexing) = (Arc::clone(&self.base), lexing(&parameters));
-                let greeting = Greeting { base, parameters, lexing };
+                let words = words(login, &parameters).into();
+                let greeting = Greeting { base, parameters, words, lexing };
                 self.worker.shared.keep_greeting(login.key.clone(), greeting.clone(), began);
                 greeting
             }
@@ -198,20 +199,18 @@ impl Session {
         self.shows_standby = self.handle.standby();
         if self.reported.value(IN_HOT_STANDBY).is_some_and(|told| told != on_or_off(self.shows_standby)) {
             Arc::make_mut(&mut self.reported).set(IN_HOT_STANDBY, on_or_off(self.shows_standby));
+            self.tell_greeting(login, &words(login, &self.reported));
+        } else {
+            self.tell_greeting(login, &greeting.words);
         }
-        let reported = Arc::clone(&self.reported);
-        self.tell_greeting(login, &reported);
         Ok(())
     }
 
-    /// Puts together what a client hears from the end of its login to the first ReadyForQuery.
-    pub(super) fn tell_greeting(&mut self, login: &Login, parameters: &Parameters) {
+    /// Puts together what a client hears from the end of its login to the first ReadyForQuery: `words` is what is said of its settings.
+    pub(super) fn tell_greeting(&mut self, login: &Login, words: &[u8]) {
         let mut out = self.worker.buffer();
         out.extend_from_slice(&login.greeting);
-        notice_cut_names(&mut out, &login.parameters);
-        for (name, value) in parameters.iter() {
-            build::parameter_status(&mut out, name, value);
-        }
+        out.extend_from_slice(words);
         let cancel = cancel_key(&self.worker.shared, &self.handle, login.minor);
         build::backend_key_data(&mut out, cancel.process_id, &cancel.secret);
         self.show_arrival(Some(cancel.process_id));
@@ -284,6 +283,16 @@ impl Session {
         }
         Ended::Fatal
     }
+}
+
+/// What a login with this startup packet is told of the settings that come of it.
+pub(super) fn words(login: &Login, parameters: &Parameters) -> Vec<u8> {
+    let mut out = Vec::new();
+    notice_cut_names(&mut out, &login.parameters);
+    for (name, value) in parameters.iter() {
+        build::parameter_status(&mut out, name, value);
+    }
+    out
 }
 
 /// A session's cancel key.

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use super::acquire::{Attempt, Failure, QUICK_TRIES, bit};
 use super::batch::Summary;
-use super::greeting::Login;
+use super::greeting::{Login, words};
 use super::handle::{Held, Order, Standing};
 use super::open::{refusal, server};
 use super::{Ended, Session};
@@ -137,7 +137,7 @@ impl Session {
             since: now,
             tls: connected.stream.is_tls(),
         }));
-        self.tell_greeting(login, &connected.parameters);
+        self.tell_greeting(login, &words(login, &connected.parameters));
         // What a client sent that could not wait.
         self.to_backend = std::mem::take(&mut self.inbox);
         Walsender {

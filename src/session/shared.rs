@@ -90,8 +90,9 @@ pub struct PoolRow {
 pub(super) struct Greeting {
     /// What it sets.
     pub(super) base: Arc<Settings>,
-    /// What a login with it is told.
+    /// The values that a login with it is told of, and the messages that say so.
     pub(super) parameters: Arc<Parameters>,
+    pub(super) words: Arc<[u8]>,
     /// How the text of its statements is read.
     pub(super) lexing: Lexing,
 }
