@@ -39,6 +39,7 @@ mod sequences;
 mod shared;
 mod showing;
 mod shown;
+mod spare;
 mod state;
 mod statements;
 mod survey;
@@ -202,10 +203,20 @@ impl Session {
     async fn run(mut self: Box<Self>) -> Option<(usize, Box<Self>)> {
         loop {
             let step = if self.relisten {
-                self.listen_again().await
+                Box::pin(self.listen_again()).await
             } else {
                 match self.next_batch().await {
-                    Ok((end, len)) => self.serve(end, len).await,
+                    Ok((End::Terminate, _)) => Err(Ended::Client),
+                    Ok(NOTHING) => Ok(()),
+                    Ok((end, len)) => {
+                        // Who waits for its client has no room for a batch.
+                        let mut room = self.worker.room();
+                        room.as_mut().enter(self, end, len);
+                        let (session, outcome) = poll_fn(|cx| room.as_mut().poll_served(cx)).await;
+                        session.worker.give_room(room);
+                        self = session;
+                        outcome
+                    }
                     Err(ended) => Err(ended),
                 }
             };
@@ -310,12 +321,6 @@ impl Session {
 
     /// Serves one batch, the first `len` bytes of the inbox.
     async fn serve(&mut self, end: End, len: usize) -> Result<(), Ended> {
-        if end == End::Terminate {
-            return Err(Ended::Client);
-        }
-        if (end, len) == NOTHING {
-            return Ok(());
-        }
         let rest = if self.inbox.len() > len { self.inbox.split_off(len) } else { Vec::new() };
         let mut bytes = std::mem::replace(&mut self.inbox, rest);
         if matches!(self.tx, Tx::Lost { .. })

@@ -11,12 +11,12 @@ use foldhash::fast::RandomState;
 use tokio::sync::{mpsc, watch};
 
 use super::balance::Meter;
-use super::batch::Item;
 use super::catalog::Catalog;
 use super::handle::Handle;
 use super::moving::Moving;
 use super::reuse::Recurring;
 use super::shared::{Identity, PoolRow, Shared};
+use super::spare::Spare;
 use super::statements::{Classed, Registry};
 use super::survey::Look;
 use super::{open, plan};
@@ -29,7 +29,7 @@ use crate::sql::{self, ClassCache, Lexing, Verdict};
 use crate::topology::{Member, Topology};
 
 /// Bytes of the buffer that all sessions of a worker read into.
-const SCRATCH_LEN: usize = 64 << 10;
+pub(super) const SCRATCH_LEN: usize = 64 << 10;
 
 /// How often a worker looks at its pools and at itself.
 const SWEEP: Duration = Duration::from_millis(100);
@@ -39,9 +39,6 @@ pub(super) const LONGEST_CACHED: usize = 4096;
 
 /// Backends that one pool opens at once: a new primary is not stormed by those who waited for it.
 const OPENING_AT_ONCE: usize = 4;
-
-/// Buffers kept for sessions that have a statement under way.
-const SPARE_BUFFERS: usize = 64;
 
 /// A message from another thread.
 #[derive(Debug)]
@@ -109,8 +106,7 @@ pub struct Worker {
     swept: Cell<Instant>,
     pub(super) metrics: metrics::Worker,
     opaque: Rc<Verdict>,
-    spare: RefCell<Vec<Vec<u8>>>,
-    spare_items: RefCell<Vec<Vec<Item>>>,
+    pub(super) spare: Spare,
     identities: RefCell<HashMap<u64, Rc<Pools>, RandomState>>,
     limits: Rc<Limits>,
     pub(super) meter: Meter,
@@ -144,8 +140,7 @@ impl Worker {
             swept: Cell::new(Instant::now()),
             metrics,
             opaque: Rc::new(plan::opaque_verdict()),
-            spare: RefCell::default(),
-            spare_items: RefCell::default(),
+            spare: Spare::default(),
             identities: RefCell::default(),
             limits,
             meter: Meter::new(),
@@ -223,37 +218,9 @@ impl Worker {
         (self.index as u64) << 48 | n
     }
 
-    /// An empty buffer with room.
-    pub(super) fn buffer(&self) -> Vec<u8> {
-        self.spare.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(4096))
-    }
-
-    /// Takes a buffer back; big ones and those over the number kept are freed.
-    pub(super) fn give_buffer(&self, mut buffer: Vec<u8>) {
-        let mut spare = self.spare.borrow_mut();
-        if buffer.capacity() <= SCRATCH_LEN && buffer.capacity() > 0 && spare.len() < SPARE_BUFFERS {
-            buffer.clear();
-            spare.push(buffer);
-        }
-    }
-
     /// What stands for a statement that can't be seen.
     pub(super) fn call_verdict(&self) -> Rc<Verdict> {
         Rc::clone(&self.opaque)
-    }
-
-    /// An empty list for a batch's messages.
-    pub(super) fn items(&self) -> Vec<Item> {
-        self.spare_items.borrow_mut().pop().unwrap_or_default()
-    }
-
-    /// Takes it back.
-    pub(super) fn give_items(&self, mut items: Vec<Item>) {
-        items.clear();
-        let mut spare = self.spare_items.borrow_mut();
-        if items.capacity() <= 1024 && spare.len() < SPARE_BUFFERS {
-            spare.push(items);
-        }
     }
 
     /// The pools of an identity on this worker.
