@@ -69,7 +69,8 @@ pub async fn open_catalog(
         ("client_encoding", "UTF8"),
         ("search_path", "pg_catalog"),
         ("default_transaction_read_only", "on"),
-        ("lock_timeout", "2s"),
+        // Well below `deadlock_timeout`: pg_get_viewdef locks what a view names, and DDL that waits for that in turn isn't to be the victim.
+        ("lock_timeout", "100ms"),
         ("statement_timeout", "30s"),
     ];
     SimpleClient::connect(server, &Login { credentials, database, parameters }, timeout, MAX_ANSWER).await
