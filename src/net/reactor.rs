@@ -27,6 +27,7 @@ mod ticks;
 
 pub use listener::ReactorListener;
 use slot::Slot;
+pub(super) use slot::has_come;
 use tasks::Tasks;
 pub use ticks::Ticks;
 

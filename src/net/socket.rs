@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -116,11 +115,7 @@ impl Socket {
     pub fn has_pending(&self) -> io::Result<bool> {
         match self {
             Self::Reactor(socket) => socket.has_pending(),
-            Self::Tokio(tcp) => match SockRef::from(tcp).peek(&mut [std::mem::MaybeUninit::uninit()]) {
-                Ok(bytes) => Ok(bytes > 0),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-                Err(error) => Err(error),
-            },
+            Self::Tokio(tcp) => reactor::has_come(&tcp.into()),
             Self::Loose(_) => Err(io::ErrorKind::NotConnected.into()),
         }
     }

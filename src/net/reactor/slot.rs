@@ -1,6 +1,7 @@
 //! One socket of a reactor: what is known of it, what came and was not read, what was given and not sent.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::task::{Context, Poll, Waker, ready};
@@ -9,6 +10,7 @@ use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::net::{RecvFlags, SendFlags};
+use socket2::SockRef;
 
 use super::Loose;
 
@@ -178,20 +180,15 @@ impl Slot {
         buf: &mut [u8],
         shared: &mut Shared,
     ) -> Poll<io::Result<usize>> {
-        if self.rest().is_empty() {
-            let room = buf.len();
-            if room >= BUFFER {
-                let read = self.poll_recv(cx, shared, |tcp| recv(tcp, buf));
-                if let Poll::Ready(Ok(n)) = read {
-                    self.took(n, room);
-                }
-                return read;
+        let room = buf.len();
+        if room >= BUFFER && self.rest().is_empty() {
+            let read = self.poll_recv(cx, shared, |tcp| recv(tcp, buf));
+            if let Poll::Ready(Ok(n)) = read {
+                self.took(n, room);
             }
-            ready!(self.poll_ahead(cx, shared))?;
+            return read;
         }
-        let rest = self.rest();
-        let n = rest.len().min(buf.len());
-        buf[..n].copy_from_slice(&rest[..n]);
+        let n = ready!(self.poll_peek(cx, buf, shared))?;
         self.arrived.at += n as u32;
         if self.arrived.at == self.arrived.end {
             shared.keep(std::mem::take(&mut self.arrived).buffer);
@@ -234,11 +231,7 @@ impl Slot {
         if !self.rest().is_empty() {
             return Ok(true);
         }
-        match self.tcp.peek(&mut [0]) {
-            Ok(n) => Ok(n > 0),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) => Err(error),
-        }
+        has_come(&SockRef::from(&self.tcp))
     }
 
     /// What was read and nobody has taken.
@@ -381,6 +374,18 @@ impl Slot {
     pub(super) fn is_quiet(&mut self) -> bool {
         self.reader = Waiting::default();
         self.rest().is_empty() && self.failed.is_none() && self.recv(|tcp| recv(tcp, &mut [0])).is_none()
+    }
+}
+
+/// Whether a socket has bytes that were not read.
+///
+/// # Errors
+/// Those of `recv`.
+pub(in crate::net) fn has_come(socket: &SockRef<'_>) -> io::Result<bool> {
+    match socket.peek(&mut [MaybeUninit::uninit()]) {
+        Ok(bytes) => Ok(bytes > 0),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
