@@ -16,9 +16,6 @@ use crate::wire::{Refusal, SqlState};
 /// First byte of a TLS connection: a handshake record.
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// So much of what has come is looked at, in bytes.
-const GLANCE: usize = 512;
-
 /// A connection that has said what it wants.
 #[derive(Debug)]
 pub(super) enum Opened {
@@ -36,19 +33,18 @@ struct Open {
 
 /// Reads up to the startup packet or cancel request, going over to TLS where that is asked for.
 pub(super) async fn open(tcp: Socket, tls: Option<&ServerTls>) -> Result<Opened, HandshakeError> {
-    let mut glance = [0; GLANCE];
-    let mut seen = match tcp.peek(&mut glance).await? {
-        0 => return Err(HandshakeError::Closed),
-        n => &mut glance[..n],
-    };
+    let mut first = [0];
+    if tcp.peek(&mut first).await? == 0 {
+        return Err(HandshakeError::Closed);
+    }
     let mut open = Open { ssl: true, gss: true };
     let mut stream = Stream::Plain(tcp);
-    if seen[0] == TLS_HANDSHAKE {
+    if first == [TLS_HANDSHAKE] {
         stream = direct_tls(stream, tls).await?;
-        (open, seen) = (Open { ssl: false, gss: false }, &mut []);
+        open = Open { ssl: false, gss: false };
     }
     loop {
-        match read_packet(&mut stream, std::mem::take(&mut seen)).await? {
+        match read_packet(&mut stream).await? {
             Ok(Opening::Ssl) if open.ssl => {
                 open.ssl = false;
                 stream =
@@ -73,14 +69,8 @@ pub(super) async fn open(tcp: Socket, tls: Option<&ServerTls>) -> Result<Opened,
     }
 }
 
-/// Reads one packet. `seen` is what is known to have come of it already: mostly all of it, and one call takes that.
-async fn read_packet(stream: &mut Stream, seen: &mut [u8]) -> io::Result<Result<Opening, Refusal>> {
-    if let Some(header) = seen.first_chunk()
-        && let Some(packet) = packet_len(*header).and_then(|len| seen.get_mut(..len))
-    {
-        stream.read_exact(packet).await?;
-        return Ok(Opening::read(&packet[4..]));
-    }
+/// Reads one packet.
+async fn read_packet(stream: &mut Stream) -> io::Result<Result<Opening, Refusal>> {
     let mut header = [0; 4];
     stream.read_exact(&mut header).await?;
     let Some(len) = packet_len(header) else { return Ok(Err(Refusal::silent())) };
