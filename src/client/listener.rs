@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use dashmap::DashMap;
 use futures_util::future::join_all;
 use socket2::{Domain, Type};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::cancel::CancelKeys;
 use super::handshake::{HandshakeConfig, refuse};
+use super::tally::{Counted, Tally};
 use crate::config::KeepAlive;
 use crate::net::{Listening, Socket, reactor, tune};
 use crate::wire::{Refusal, SqlState};
@@ -44,14 +44,14 @@ pub struct ListenLimits {
 #[derive(Debug, Default)]
 pub struct Counters {
     clients: AtomicUsize,
-    by_address: DashMap<IpAddr, usize, foldhash::fast::RandomState>,
+    by_address: Arc<Tally<IpAddr>>,
 }
 
 /// One client's place; given back when dropped.
 #[derive(Debug)]
 pub struct ClientGuard {
     counters: Arc<Counters>,
-    address: IpAddr,
+    _of_address: Counted<IpAddr>,
     /// The worker that it was sent to, where it counts until that is measured.
     worker: Option<Arc<Busyness>>,
 }
@@ -166,17 +166,13 @@ impl Counters {
 
     /// A place for a client of `address`, if there is one.
     pub fn admit(self: &Arc<Self>, address: IpAddr, limits: &ListenLimits) -> Option<ClientGuard> {
+        let each = Some(limits.clients_per_address).filter(|limit| *limit > 0);
+        let each = each.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX));
+        let of_address = self.by_address.count(&address, each)?;
         let before = self.clients.fetch_add(1, Ordering::AcqRel);
-        let here = {
-            let mut count = self.by_address.entry(address).or_default();
-            *count += 1;
-            *count
-        };
-        // Counts both down again if it is dropped below.
-        let guard = ClientGuard { counters: Arc::clone(self), address, worker: None };
-        let within = before < limits.clients
-            && (limits.clients_per_address == 0 || here <= limits.clients_per_address);
-        within.then_some(guard)
+        // Counts both down again if there is no place.
+        let guard = ClientGuard { counters: Arc::clone(self), _of_address: of_address, worker: None };
+        (before < limits.clients).then_some(guard)
     }
 }
 
@@ -194,10 +190,6 @@ impl Drop for ClientGuard {
             worker.leaves();
         }
         self.counters.clients.fetch_sub(1, Ordering::AcqRel);
-        self.counters.by_address.remove_if_mut(&self.address, |_, count| {
-            *count -= 1;
-            *count == 0
-        });
     }
 }
 
