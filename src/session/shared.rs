@@ -224,17 +224,16 @@ impl Shared {
     /// The identity of a user in a database, with the credentials of its latest login.
     pub fn identity(&self, user: &str, database: &str, credentials: Arc<Credentials>) -> Arc<Identity> {
         let key: SmallVec<[u8; 128]> = user.bytes().chain([0]).chain(database.bytes()).collect();
-        if let Some(identity) = self.identities.get(&*key) {
-            // With each login the same, unless the password was changed.
-            if !identity.credentials.load().are_same(&credentials) {
-                identity.credentials.store(credentials);
-            }
-            return Arc::clone(&identity);
+        let known = self.identities.get(&*key).map(|known| Arc::clone(&known));
+        let identity = known.unwrap_or_else(|| {
+            let entry = self.identities.entry(key.into_vec().into());
+            Arc::clone(&entry.or_insert_with(|| self.new_identity(user, database, &credentials)))
+        });
+        // With each login the same, unless the password was changed.
+        if !identity.credentials.load().are_same(&credentials) {
+            identity.credentials.store(credentials);
         }
-        let entry = self.identities.entry(key.into_vec().into());
-        let identity = entry.or_insert_with(|| self.new_identity(user, database, &credentials));
-        identity.credentials.store(credentials);
-        Arc::clone(&identity)
+        identity
     }
 
     fn new_identity(&self, user: &str, database: &str, credentials: &Arc<Credentials>) -> Arc<Identity> {
