@@ -5,17 +5,19 @@
 //!
 //! A socket begins as one where each read and write is a system call at once. [`ReactorSocket::in_turns`], behind the login, has it take part.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
+use std::mem;
 use std::net::TcpStream;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
+use rustix::event::epoll::{self, EventData, EventFlags};
 use slab::Slab;
 
 mod listener;
@@ -48,16 +50,28 @@ struct Reactor {
     tasks: Tasks,
     /// Sockets have even tokens, the other sources odd ones.
     sockets: RefCell<Slab<Slot>>,
-    sources: RefCell<Slab<Option<Waker>>>,
+    sources: RefCell<Slab<Awaited>>,
     shared: RefCell<slot::Shared>,
+    /// Something else than ticks came since the last tick.
+    busy: Cell<bool>,
+    /// Who is woken as soon as anything comes.
+    early: Cell<Option<usize>>,
 }
 
-/// A source of events other than a connection, as its reactor knows it. It is off the reactor when this is dropped.
+/// A source of events other than a connection. It is off the reactor when this is dropped.
 #[derive(Debug)]
 struct Source {
     key: usize,
     /// The address of its reactor.
     reactor: usize,
+    fd: OwnedFd,
+}
+
+/// What a reactor knows of a source.
+#[derive(Debug, Default)]
+struct Awaited {
+    came: bool,
+    waker: Option<Waker>,
 }
 
 /// A socket on the reactor of the thread that it was made on, and of no use on another.
@@ -92,6 +106,8 @@ pub fn open() -> io::Result<()> {
         sockets: RefCell::default(),
         sources: RefCell::default(),
         shared: RefCell::new(slot::Shared::new(registry)),
+        busy: Cell::new(false),
+        early: Cell::new(None),
     };
     REACTOR.set(Some(Rc::new(reactor)));
     Ok(())
@@ -158,25 +174,41 @@ impl Reactor {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        self.tasks.awake();
+        let rung = self.tasks.awake();
+        if (rung || !events.is_empty())
+            && let Some(key) = self.early.take()
+        {
+            self.comes(key);
+        }
+        if rung {
+            self.busy.set(true);
+            self.tasks.let_in();
+        }
         let (mut sockets, mut shared) = (self.sockets.borrow_mut(), self.shared.borrow_mut());
         for event in &*events {
             match event.token() {
                 BELL => {}
                 Token(token) if token % 2 == 0 => {
+                    self.busy.set(true);
                     // One that is gone may have had an event in the same turn.
                     if let Some(slot) = sockets.get_mut(token / 2) {
                         slot.take(event, &mut shared);
                     }
                 }
-                Token(token) => {
-                    if let Some(Some(waker)) = self.sources.borrow().get(token / 2) {
-                        waker.wake_by_ref();
-                    }
-                }
+                Token(token) => self.comes(token / 2),
             }
         }
         Ok(())
+    }
+
+    /// Something comes of this source.
+    fn comes(&self, key: usize) {
+        if let Some(awaited) = self.sources.borrow_mut().get_mut(key) {
+            awaited.came = true;
+            if let Some(waker) = awaited.waker.take() {
+                waker.wake();
+            }
+        }
     }
 
     /// Gives a socket up, which has sent by then what it took of what was put off.
@@ -189,7 +221,7 @@ impl Reactor {
     /// Sends what the tasks of this turn gave.
     fn send_all(&self) {
         let (mut sockets, mut shared) = (self.sockets.borrow_mut(), self.shared.borrow_mut());
-        let mut unsent = std::mem::take(&mut shared.unsent);
+        let mut unsent = mem::take(&mut shared.unsent);
         for key in unsent.drain(..) {
             if let Some(slot) = sockets.get_mut(key) {
                 slot.send_rest(&mut shared);
@@ -323,33 +355,43 @@ impl Drop for ReactorSocket {
 impl Source {
     /// # Errors
     /// There is no reactor, or those of `epoll_ctl`.
-    fn new(fd: RawFd) -> io::Result<Self> {
+    fn new(fd: OwnedFd, when: EventFlags) -> io::Result<Self> {
         let reactor = here()?;
-        let mut sources = reactor.sources.borrow_mut();
-        let entry = sources.vacant_entry();
-        let key = entry.key();
-        reactor.shared.borrow().registry.register(
-            &mut SourceFd(&fd),
-            Token(key * 2 + 1),
-            Interest::READABLE,
-        )?;
-        entry.insert(None);
-        Ok(Self { key, reactor: Rc::as_ptr(&reactor).addr() })
+        let key = reactor.sources.borrow_mut().insert(Awaited::default());
+        let source = Self { key, reactor: Rc::as_ptr(&reactor).addr(), fd };
+        epoll::add(&reactor.shared.borrow().registry, &source.fd, source.data(), when)?;
+        Ok(source)
     }
 
-    /// Wakes the task when there is an event, after it has found nothing.
+    /// Has epoll tell of something else.
+    ///
+    /// # Errors
+    /// It is another thread's, or those of `epoll_ctl`.
+    fn ask(&self, when: EventFlags) -> io::Result<()> {
+        with_reactor(self.reactor, |reactor| {
+            Ok(epoll::modify(&reactor.shared.borrow().registry, &self.fd, self.data(), when)?)
+        })
+    }
+
+    fn data(&self) -> EventData {
+        EventData::new_u64(self.key as u64 * 2 + 1)
+    }
+
+    /// Waits for an event, each of which is told once.
     ///
     /// # Errors
     /// It is another thread's.
-    fn wait<T>(&self, cx: &Context<'_>) -> Poll<io::Result<T>> {
-        let waits = with_reactor(self.reactor, |reactor| {
-            if let Some(waker) = reactor.sources.borrow_mut().get_mut(self.key) {
-                *waker = Some(cx.waker().clone());
-            }
-            Ok(())
+    fn poll_event(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        let came = with_reactor(self.reactor, |reactor| {
+            let mut sources = reactor.sources.borrow_mut();
+            let awaited = sources.get_mut(self.key).ok_or(io::ErrorKind::NotConnected)?;
+            let came = mem::take(&mut awaited.came);
+            awaited.waker = (!came).then(|| cx.waker().clone());
+            Ok(came)
         });
-        match waits {
-            Ok(()) => Poll::Pending,
+        match came {
+            Ok(true) => Poll::Ready(Ok(())),
+            Ok(false) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
         }
     }
@@ -357,6 +399,7 @@ impl Source {
 
 impl Drop for Source {
     fn drop(&mut self) {
+        // Closing it takes it off epoll.
         let _of_another_thread = with_reactor(self.reactor, |reactor| {
             reactor.sources.borrow_mut().try_remove(self.key);
             Ok(())

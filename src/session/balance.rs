@@ -16,6 +16,9 @@ use crate::client::ROOM;
 /// Parts of a core, in thousandths: a worker over it has too much to do.
 const FULL: u32 = 750;
 
+/// What a worker uses that serves nobody.
+const CALM: u32 = 5;
+
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_millis(500);
 
@@ -27,11 +30,12 @@ const AT_ONCE: usize = 64;
 pub(super) struct Meter {
     at: Cell<Instant>,
     used: Cell<Duration>,
+    share: Cell<u32>,
 }
 
 impl Meter {
     pub(super) fn new() -> Self {
-        Self { at: Cell::new(Instant::now()), used: Cell::new(Duration::ZERO) }
+        Self { at: Cell::new(Instant::now()), used: Cell::new(Duration::ZERO), share: Cell::new(0) }
     }
 
     /// Thousandths of a core since the last look, when one is due.
@@ -44,7 +48,14 @@ impl Meter {
         let used = Duration::from(used);
         let spent = used.saturating_sub(self.used.replace(used));
         self.at.set(now);
-        u32::try_from(spent.as_millis() * 1000 / passed.as_millis().max(1)).ok()
+        let share = u32::try_from(spent.as_millis() * 1000 / passed.as_millis().max(1)).ok()?;
+        self.share.set(share);
+        Some(share)
+    }
+
+    /// Whether the last look found next to nothing.
+    pub(super) fn is_calm(&self) -> bool {
+        self.share.get() < CALM
     }
 }
 

@@ -31,8 +31,9 @@ use crate::topology::{Member, Topology};
 /// Bytes of the buffer that all sessions of a worker read into.
 pub(super) const SCRATCH_LEN: usize = 64 << 10;
 
-/// How often a worker looks at its pools and at itself.
+/// How often a worker looks at its pools and at itself; and how often while nothing comes that it could serve.
 const SWEEP: Duration = Duration::from_millis(100);
+const SWEEP_AT_REST: Duration = Duration::from_secs(1);
 
 /// The longest text whose class is kept, in bytes: searches carry their vector and never come again.
 pub(super) const LONGEST_CACHED: usize = 4096;
@@ -154,7 +155,7 @@ impl Worker {
     /// The sweeps' clock fails.
     pub async fn run(self: Rc<Self>, mut mail: mpsc::Receiver<Mail>) -> std::io::Result<()> {
         let mut topology = self.shared.topology.clone();
-        let sweeps = Ticks::every(SWEEP)?;
+        let sweeps = Ticks::new(SWEEP, SWEEP_AT_REST)?;
         self.sweep();
         loop {
             tokio::select! {
@@ -173,6 +174,7 @@ impl Worker {
                     if self.draining.get() && self.sessions.borrow().is_empty() {
                         return Ok(());
                     }
+                    sweeps.go_on(self.may_rest())?;
                 }
             }
         }
@@ -205,7 +207,7 @@ impl Worker {
         Classed { state, verdict: self.classes.borrow_mut().classify_with(text, &lexing, state, anew) }
     }
 
-    /// The time of the last sweep, not over a tenth of a second ago while the worker keeps up.
+    /// The time of the last sweep, not over a tenth of a second ago while the worker keeps up: at rest the first thing that comes is one.
     #[inline]
     pub(super) fn swept(&self) -> Instant {
         self.swept.get()
@@ -430,6 +432,16 @@ impl Worker {
         }
         self.show_pools();
         self.balance(now);
+    }
+
+    /// Whether what sweeps are for can wait until something comes: nobody waits here, and the worker is known to have nothing to do.
+    fn may_rest(&self) -> bool {
+        let mut waits = false;
+        self.each_pool(|_, pool| {
+            let (_, _, opening, waiting) = pool.counts();
+            waits |= opening + waiting > 0;
+        });
+        !waits && self.meter.is_calm() && !self.draining.get() && !self.shared.pauses.any()
     }
 
     /// Publishes the pools' counts, for `/pools` and the gauges.

@@ -3,20 +3,28 @@
 use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use super::Source;
+use rustix::event::epoll::EventFlags;
+use rustix::net::{SocketFlags, acceptfrom_with};
 
-/// Connections that are accepted in a row: in a storm of them those that came are served in between.
-const IN_A_ROW: u32 = 16;
+use super::{Source, with_reactor};
 
-/// A listening socket on this thread's reactor.
+/// Connections that are accepted in a turn: in a storm of them those that came are served in between.
+const IN_A_TURN: u32 = 16;
+
+/// A listening socket on this thread's reactor. Epoll tells of it in each turn in which somebody waits: one that is asked for more than
+/// have come makes a socket for nothing.
 #[derive(Debug)]
 pub struct ReactorListener {
     source: Source,
-    socket: mio::net::TcpListener,
-    in_a_row: Cell<u32>,
+    /// How many are accepted in this turn, and how many of them still.
+    allowed: Cell<u32>,
+    left: Cell<u32>,
+    /// The turn of the last event.
+    turn: Cell<u16>,
+    /// Accepting failed: until it is tried again epoll tells nothing, which it would do without end.
+    failed: Cell<bool>,
 }
 
 impl ReactorListener {
@@ -25,8 +33,13 @@ impl ReactorListener {
     /// # Errors
     /// There is no reactor, or those of `epoll_ctl`.
     pub fn new(socket: TcpListener) -> io::Result<Self> {
-        let socket = mio::net::TcpListener::from_std(socket);
-        Ok(Self { source: Source::new(socket.as_raw_fd())?, socket, in_a_row: Cell::new(0) })
+        Ok(Self {
+            source: Source::new(socket.into(), EventFlags::IN)?,
+            allowed: Cell::new(0),
+            left: Cell::new(0),
+            turn: Cell::new(0),
+            failed: Cell::new(false),
+        })
     }
 
     /// A connection, which doesn't block either.
@@ -34,21 +47,40 @@ impl ReactorListener {
     /// # Errors
     /// Those of `accept`.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
-        if self.in_a_row.get() == IN_A_ROW {
-            self.in_a_row.set(0);
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+        if self.failed.take() {
+            self.source.ask(EventFlags::IN)?;
         }
-        match self.socket.accept() {
-            Ok((tcp, peer)) => {
-                self.in_a_row.update(|count| count + 1);
-                Poll::Ready(Ok((TcpStream::from(OwnedFd::from(tcp)), peer)))
+        loop {
+            if self.left.get() == 0 {
+                ready!(self.source.poll_event(cx))?;
+                self.begin_turn()?;
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.in_a_row.set(0);
-                self.source.wait(cx)
+            self.left.update(|left| left - 1);
+            match acceptfrom_with(&self.source.fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok((tcp, Some(peer))) => {
+                    let peer = SocketAddr::try_from(peer).map_err(io::Error::other);
+                    return Poll::Ready(peer.map(|peer| (TcpStream::from(tcp), peer)));
+                }
+                Ok((_, None)) => return Poll::Ready(Err(io::Error::other("a connection from nowhere"))),
+                Err(error) => {
+                    self.left.set(0);
+                    if io::Error::from(error).kind() != io::ErrorKind::WouldBlock {
+                        self.failed.set(true);
+                        self.source.ask(EventFlags::empty())?;
+                        return Poll::Ready(Err(error.into()));
+                    }
+                }
             }
-            Err(error) => Poll::Ready(Err(error)),
         }
+    }
+
+    /// One in a turn, and twice as many in each that follows at once.
+    fn begin_turn(&self) -> io::Result<()> {
+        let turn = with_reactor(self.source.reactor, |reactor| Ok(reactor.shared.borrow().turn))?;
+        let follows = turn == self.turn.replace(turn).wrapping_add(1);
+        let allowed = if follows { (self.allowed.get() * 2).min(IN_A_TURN) } else { 1 };
+        self.allowed.set(allowed.max(1));
+        self.left.set(self.allowed.get());
+        Ok(())
     }
 }

@@ -114,7 +114,8 @@ impl Slot {
             arrived: Arrived { buffer: arrived.into(), at: 0, end },
             tcp,
             in_turns,
-            readable: false,
+            // Who has connected speaks first, and mostly has by now.
+            readable: true,
             writable: true,
             ended: false,
             asks_for_room: false,

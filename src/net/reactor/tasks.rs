@@ -106,18 +106,21 @@ impl Tasks {
             && self.door.state.compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
-    /// The thread is awake, and takes what lies at the door.
-    pub(super) fn awake(&self) {
-        if self.door.state.swap(AWAKE, Ordering::SeqCst) == RUNG {
-            self.ready.borrow_mut().extend(self.door.take());
-        }
+    /// The thread is awake; true if somebody has left a task at the door.
+    pub(super) fn awake(&self) -> bool {
+        self.door.state.swap(AWAKE, Ordering::SeqCst) == RUNG
+    }
+
+    /// Takes what lies at the door.
+    pub(super) fn let_in(&self) {
+        self.ready.borrow_mut().extend(self.door.take());
     }
 
     /// Ends all tasks that are left.
     pub(super) fn end(&self) {
         let left = std::mem::take(&mut *self.all.borrow_mut());
         left.into_iter().for_each(|(_, waker)| waker.wake());
-        self.ready.borrow_mut().extend(self.door.take());
+        self.let_in();
         // One by one: with its future other tasks may be woken.
         while let Some(runnable) = self.next() {
             drop(runnable);

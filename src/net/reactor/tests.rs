@@ -332,17 +332,84 @@ fn connections_are_accepted_as_they_come() {
 }
 
 #[test]
-fn a_clock_ticks_and_those_that_were_missed_count_as_one() {
+fn who_comes_in_a_storm_is_accepted_to_the_last() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    on_reactor(async move {
+        let listener = ReactorListener::new(listener).unwrap();
+        for crowd in [1, 100, 1, 2] {
+            let waiting: Vec<_> = (0..crowd).map(|_| TcpStream::connect(address).unwrap()).collect();
+            let mut here: Vec<_> = waiting.iter().map(|tcp| tcp.local_addr().unwrap()).collect();
+            for _ in 0..crowd {
+                let (_tcp, from) = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
+                here.retain(|address| *address != from);
+            }
+            assert!(here.is_empty());
+            assert!(listener.poll_accept(&mut nobody()).is_pending());
+        }
+    });
+}
+
+#[test]
+fn a_listener_that_fails_is_silent_until_it_is_tried_again() {
+    // No listening socket: accepting from it fails, and it has always something to say.
+    let (peer, own) = pair();
+    on_reactor(async move {
+        let listener = ReactorListener::new(std::os::fd::OwnedFd::from(own).into()).unwrap();
+        drop(peer);
+        for _ in 0..2 {
+            let accepted = poll_fn(|cx| listener.poll_accept(cx)).await;
+            assert_eq!(accepted.unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+            let reactor = super::here().unwrap();
+            let events =
+                || reactor.poll.borrow_mut().poll(&mut reactor.events.borrow_mut(), Some(Duration::ZERO));
+            events().unwrap();
+            assert!(reactor.events.borrow().is_empty());
+        }
+    });
+}
+
+#[test]
+fn a_clock_ticks_once_each_time() {
     on_reactor(async {
         let period = Duration::from_millis(20);
-        let (began, ticks) = (Instant::now(), Ticks::every(period).unwrap());
+        let (began, ticks) = (Instant::now(), Ticks::new(period, period).unwrap());
+        for n in 1..4 {
+            ticks.tick().await.unwrap();
+            assert!(began.elapsed() >= n * period);
+            let next = ticks.tick();
+            assert!(pin!(next).poll(&mut nobody()).is_pending());
+            ticks.go_on(false).unwrap();
+        }
+    });
+}
+
+#[test]
+fn at_rest_the_clock_is_slow_until_something_comes() {
+    let (mut peer, own) = pair();
+    on_reactor(async move {
+        let socket = socket(own);
+        let (period, rest) = (Duration::from_millis(10), Duration::from_secs(100));
+        let ticks = Ticks::new(period, rest).unwrap();
         ticks.tick().await.unwrap();
+        // Nothing has come so far.
+        ticks.go_on(true).unwrap();
+        let sending = std::thread::spawn(move || {
+            std::thread::sleep(10 * period);
+            peer.write_all(b"one").unwrap();
+            peer
+        });
+        let began = Instant::now();
+        assert_eq!(read(&socket, &mut [0; 8]).await.unwrap(), 3);
+        let tick = ticks.tick();
+        assert!(pin!(tick).poll(&mut nobody()).is_ready(), "what comes is a tick");
+        assert!(began.elapsed() >= 10 * period, "and nothing was one before");
+        // That was something: no rest yet.
+        ticks.go_on(true).unwrap();
         ticks.tick().await.unwrap();
-        assert!(began.elapsed() >= 2 * period);
-        std::thread::sleep(5 * period);
-        ticks.tick().await.unwrap();
-        let next = ticks.tick();
-        assert!(pin!(next).poll(&mut nobody()).is_pending() || began.elapsed() >= 8 * period);
+        assert!(began.elapsed() < rest);
+        drop(sending.join().unwrap());
     });
 }
 
