@@ -11,8 +11,10 @@ use crate::topology::{
     CheckResult, HoldReason, KeysChange, Machine, MemberId, Positions, Rule, Topology, Transition, What,
 };
 
-/// Time between ticks: what depends on time alone is noticed this late.
+/// Time between ticks, but for those that would find nothing: what depends on time alone is noticed this late.
 const TICK: Duration = Duration::from_millis(100);
+/// What is over at a time is seen to be just behind it.
+const OVER: Duration = Duration::from_millis(1);
 
 /// What etcd's follower and the monitors find.
 #[derive(Debug)]
@@ -58,8 +60,7 @@ impl<C: Connect> Driver<C> {
 
     /// Runs until it is dropped.
     pub(super) async fn run(mut self) {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut tick = Instant::now();
         self.monitors.follow(self.machine.poll_wanted(Instant::now()));
         loop {
             let changed = tokio::select! {
@@ -68,17 +69,26 @@ impl<C: Connect> Driver<C> {
                 Some(member) = self.suspected.recv() => {
                     self.machine.handle_suspect(member, Instant::now())
                 }
-                _ = tick.tick() => self.machine.handle_tick(Instant::now()),
+                () = tokio::time::sleep_until(tick.into()) => {
+                    let now = Instant::now();
+                    tick = now + TICK;
+                    self.machine.handle_tick(now)
+                }
                 Some(event) = self.inbox.recv() => self.take(event),
             };
             let happened = self.show();
             if let Some(topology) = changed {
                 self.publish(topology);
             }
-            self.monitors.follow(self.machine.poll_wanted(Instant::now()));
+            let now = Instant::now();
+            self.monitors.follow(self.machine.poll_wanted(now));
             if happened {
                 self.log();
             }
+            tick = match self.machine.rests_until(now) {
+                Some(until) => until + OVER,
+                None => tick.min(now + TICK),
+            };
         }
     }
 

@@ -171,7 +171,7 @@ impl<C: Connect> Monitor<C> {
         else {
             return Next::Check;
         };
-        let check_at = (checked + poll.every).max(self.not_before.unwrap_or(checked));
+        let check_at = self.together(checked, poll.every).max(self.not_before.unwrap_or(checked));
         if check_at <= now {
             return Next::Check;
         }
@@ -185,6 +185,13 @@ impl<C: Connect> Monitor<C> {
         };
         let read_at = self.read.max(self.checked).map_or(now, |begun| begun + every);
         if read_at <= now { Next::Read(position) } else { Next::Wait(check_at.min(read_at)) }
+    }
+
+    /// When a check is due that is made every so often: at the same time as those of the other members, so that all take one wake-up.
+    fn together(&self, last: Instant, every: Duration) -> Instant {
+        let at = self.shared.positions.nanos(last);
+        let over = at.checked_rem(every.as_nanos() as u64).unwrap_or(0);
+        last + every.saturating_sub(Duration::from_nanos(over))
     }
 
     async fn check(&mut self, poll: &Poll) -> CheckResult {

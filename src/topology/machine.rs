@@ -10,6 +10,7 @@ mod ejection;
 mod node;
 mod reads;
 mod record;
+mod rest;
 mod rule;
 mod snapshot;
 
@@ -145,9 +146,14 @@ pub struct Machine {
     unreadable: Vec<Unreadable>,
     published: Arc<Topology>,
     published_at: Instant,
+    /// Lags have changed that were published a moment ago.
+    lags_wait: bool,
 }
 
 impl Machine {
+    /// So long all are checked often after another primary began to serve.
+    const SETTLING: Duration = Duration::from_secs(3);
+
     /// Follows Patroni's keys; nothing is known yet.
     pub fn new(settings: Settings, now: Instant) -> Self {
         Self::with(settings, Etcd::Never, now)
@@ -196,6 +202,7 @@ impl Machine {
             unreadable: Vec::new(),
             published: Arc::new(snapshot::empty(rule, &settings)),
             published_at: now,
+            lags_wait: false,
             settings,
         }
     }
@@ -281,7 +288,7 @@ impl Machine {
         self.settle(now)
     }
 
-    /// Time went by: to be called every 100 ms or so.
+    /// Time went by: to be called every 100 ms or so, and at [`Self::rests_until`] where that is known.
     pub fn handle_tick(&mut self, now: Instant) -> Option<Arc<Topology>> {
         self.settle(now)
     }
@@ -333,7 +340,7 @@ impl Machine {
     fn busy(&self, now: Instant) -> bool {
         let for_so_long = now.saturating_duration_since(self.rule_since);
         match self.rule {
-            Rule::Serving(_) => for_so_long < Duration::from_secs(3),
+            Rule::Serving(_) => for_so_long < Self::SETTLING,
             Rule::Holding { reason: HoldReason::StandbyCluster, .. } => false,
             Rule::Holding { .. } => for_so_long < self.hold() * 2,
         }

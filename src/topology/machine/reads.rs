@@ -1,6 +1,6 @@
 //! Which members may serve reads.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::node::Node;
 use super::{Etcd, Machine};
@@ -9,8 +9,11 @@ use crate::topology::{Check, Found, HoldReason, Rule};
 impl Machine {
     /// Whether its last check is too old to go by: the monitor is late by more than a check and its repetition may take.
     pub(super) fn stale(&self, node: &Node, now: Instant) -> bool {
-        let limit = self.settings.check_quiet + self.settings.check_timeout * 2;
-        node.last_begun().is_some_and(|begun| now.saturating_duration_since(begun) > limit)
+        node.last_begun().is_some_and(|begun| now.saturating_duration_since(begun) > self.stale_after())
+    }
+
+    pub(super) fn stale_after(&self) -> Duration {
+        self.settings.check_quiet + self.settings.check_timeout * 2
     }
 
     /// Whether it is in the snapshot: its key is there, or went away a moment ago, or it is the one that may still be primary.

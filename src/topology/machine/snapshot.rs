@@ -37,10 +37,12 @@ impl Machine {
                 == (old.epoch, old.rule, old.candidate, old.drained, old.hold, old.insert_lsn);
         if same {
             let soon = now.saturating_duration_since(self.published_at) < LAG_EVERY;
-            if soon || next.members == old.members {
+            self.lags_wait = next.members != old.members;
+            if soon || !self.lags_wait {
                 return None;
             }
         }
+        self.lags_wait = false;
         next.version = old.version + 1;
         self.published = Arc::new(next);
         self.published_at = now;

@@ -1,6 +1,7 @@
 //! Every row of what Patroni does when something happens, in simulated time.
 
 mod properties;
+mod rest;
 
 use super::*;
 use crate::topology::{Check, CheckFailure, Failure, Lsn, Member};
@@ -128,8 +129,9 @@ impl Sim {
     }
 
     fn wait(&mut self, milliseconds: u64) {
-        self.now += Duration::from_millis(milliseconds);
-        self.machine.handle_tick(self.now);
+        let to = self.now + Duration::from_millis(milliseconds);
+        rest::pass(&mut self.machine, self.now, to);
+        self.now = to;
     }
 
     /// A check on a connection opened just now.

@@ -16,7 +16,17 @@ enum Event {
     ListAgain,
     EtcdLost,
     Wait(u64),
-    Answer { n: usize, primary: bool, read_only: bool, timeline: u32, cluster: u64, started: i64, old: bool },
+    /// All is well for so many seconds.
+    Calm(u64),
+    Answer {
+        n: usize,
+        primary: bool,
+        read_only: bool,
+        timeline: u32,
+        cluster: u64,
+        started: i64,
+        old: bool,
+    },
     Fail(usize),
 }
 
@@ -32,6 +42,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::ListAgain),
         1 => Just(Event::EtcdLost),
         3 => (1..3000_u64).prop_map(Event::Wait),
+        1 => (1..8_u64).prop_map(Event::Calm),
         12 => (answer, rest).prop_map(|((n, primary, read_only, timeline), (other, restarted, old))| {
             let cluster = if other { 6 } else { CLUSTER };
             Event::Answer { n, primary, read_only, timeline, cluster, started: i64::from(restarted), old }
@@ -50,6 +61,7 @@ struct World {
     answers: [Option<Check>; 3],
     /// The highest generation seen.
     generations: [u64; 3],
+    rested: bool,
 }
 
 fn member(n: usize) -> (String, String) {
@@ -62,9 +74,11 @@ impl World {
         let now = Instant::now();
         let mut keys: BTreeMap<_, _> = (0..3).map(member).collect();
         keys.insert("initialize".to_owned(), CLUSTER.to_string());
-        let machine = Machine::new(settings(), now);
-        let mut world =
-            Self { keys, machine, now, revision: 1, answers: [None, None, None], generations: [0; 3] };
+        // Short times, so that it comes to rest between two events.
+        let (hold, slow_start) = (Some(Duration::from_secs(1)), Duration::from_secs(2));
+        let machine = Machine::new(Settings { hold, slow_start, ..settings() }, now);
+        let (answers, generations) = ([None, None, None], [0; 3]);
+        let mut world = Self { keys, machine, now, revision: 1, answers, generations, rested: false };
         world.list();
         world
     }
@@ -99,10 +113,8 @@ impl World {
             Event::EtcdLost => {
                 self.machine.handle_etcd_lost(self.now);
             }
-            Event::Wait(milliseconds) => {
-                self.now += Duration::from_millis(*milliseconds);
-                self.machine.handle_tick(self.now);
-            }
+            Event::Wait(milliseconds) => self.wait(*milliseconds),
+            Event::Calm(seconds) => self.calm(*seconds),
             Event::Answer { n, .. } => self.answer(*n, event),
             Event::Fail(n) => {
                 self.answers[*n] = None;
@@ -110,6 +122,33 @@ impl World {
                 self.machine.handle_check(MemberId(*n as u16), Err(failure), self.now);
             }
         }
+    }
+
+    fn wait(&mut self, milliseconds: u64) {
+        let to = self.now + Duration::from_millis(milliseconds);
+        rest::pass(&mut self.machine, self.now, to);
+        self.now = to;
+    }
+
+    fn calm(&mut self, seconds: u64) {
+        let healthy = |n: usize, timeline: u32| Event::Answer {
+            n,
+            primary: n == 0,
+            read_only: false,
+            timeline,
+            cluster: CLUSTER,
+            started: 0,
+            old: false,
+        };
+        self.write("failover", None);
+        self.write("leader", Some(NAMES[0].to_owned()));
+        self.list();
+        for _ in 0..seconds {
+            self.wait(1000);
+            let timeline = self.machine.highest_timeline.max(1);
+            (0..NAMES.len()).for_each(|n| self.answer(n, &healthy(n, timeline)));
+        }
+        self.rested |= self.machine.rests_until(self.now).is_some();
     }
 
     fn answer(&mut self, n: usize, event: &Event) {
@@ -207,4 +246,11 @@ proptest! {
             served_as.insert(id, world.machine.nodes[usize::from(id.0)].generation);
         }
     }
+}
+
+#[test]
+fn the_world_comes_to_rest() {
+    let mut world = World::new();
+    world.apply(&Event::Calm(7));
+    assert!(world.rested);
 }

@@ -1,0 +1,49 @@
+//! When time alone changes nothing.
+
+use std::time::Instant;
+
+use super::node::Node;
+use super::{Etcd, Machine};
+use crate::topology::{Found, Rule};
+
+impl Machine {
+    /// Until when nothing changes unless something comes: while a primary serves and all is well with all members. None while
+    /// something is under way that ends by time.
+    pub fn rests_until(&self, now: Instant) -> Option<Instant> {
+        let calm = matches!(self.rule, Rule::Serving(_))
+            && matches!(self.etcd, Etcd::Static | Etcd::Live)
+            && self.announced.is_none()
+            && !self.lags_wait
+            && now.saturating_duration_since(self.rule_since) >= Self::SETTLING;
+        if !calm {
+            return None;
+        }
+        let mut until = None;
+        for node in self.nodes.iter().filter(|node| self.visible(node, now)) {
+            // What it says by then is too old to go by.
+            let stale = node.last_begun()? + self.stale_after();
+            if !self.is_well(node, now) || stale <= now {
+                return None;
+            }
+            until = until.map_or(Some(stale), |until: Instant| Some(until.min(stale)));
+        }
+        until
+    }
+
+    /// Whether nothing is the matter with a member that passes with time.
+    fn is_well(&self, node: &Node, now: Instant) -> bool {
+        let streams = match node.check.as_ref().map(|check| &check.found) {
+            Some(Found::Standby { streaming, .. }) => *streaming,
+            Some(Found::Primary { .. }) => true,
+            None => false,
+        };
+        let begins = |since: Instant| now.saturating_duration_since(since) < self.settings.slow_start;
+        streams
+            && node.answers()
+            && node.gone_at.is_none()
+            && !self.is_to_follow(node, now)
+            && !node.errors.ejected(now)
+            && node.suspected_until.is_none_or(|until| until <= now)
+            && !node.reads_since.is_some_and(begins)
+    }
+}
