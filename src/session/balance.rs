@@ -30,12 +30,11 @@ const AT_ONCE: usize = 64;
 pub(super) struct Meter {
     at: Cell<Instant>,
     used: Cell<Duration>,
-    share: Cell<u32>,
 }
 
 impl Meter {
     pub(super) fn new() -> Self {
-        Self { at: Cell::new(Instant::now()), used: Cell::new(Duration::ZERO), share: Cell::new(0) }
+        Self { at: Cell::new(Instant::now()), used: Cell::new(Duration::ZERO) }
     }
 
     /// Thousandths of a core since the last look, when one is due.
@@ -48,18 +47,16 @@ impl Meter {
         let used = Duration::from(used);
         let spent = used.saturating_sub(self.used.replace(used));
         self.at.set(now);
-        let share = u32::try_from(spent.as_millis() * 1000 / passed.as_millis().max(1)).ok()?;
-        self.share.set(share);
-        Some(share)
-    }
-
-    /// Whether the last look found next to nothing.
-    pub(super) fn is_calm(&self) -> bool {
-        self.share.get() < CALM
+        u32::try_from(spent.as_millis() * 1000 / passed.as_millis().max(1)).ok()
     }
 }
 
 impl Worker {
+    /// Whether the last look found next to nothing.
+    pub(super) fn is_calm(&self) -> bool {
+        self.shared.busyness.get(self.index).is_some_and(|mine| mine.now() < CALM)
+    }
+
     /// Looks at how busy the worker is, and sends sessions to another if that is better.
     pub(super) fn balance(self: &Rc<Self>, now: Instant) {
         let all = &self.shared.busyness;

@@ -441,7 +441,7 @@ impl Worker {
             let (_, _, opening, waiting) = pool.counts();
             waits |= opening + waiting > 0;
         });
-        !waits && self.meter.is_calm() && !self.draining.get() && !self.shared.pauses.any()
+        !waits && self.is_calm() && !self.draining.get() && !self.shared.pauses.any()
     }
 
     /// Publishes the pools' counts, for `/pools` and the gauges.

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::node::Node;
+use super::snapshot::LAG_EVERY;
 use super::{Etcd, Machine};
 use crate::topology::{Found, Rule};
 
@@ -13,21 +14,20 @@ impl Machine {
         let calm = matches!(self.rule, Rule::Serving(_))
             && matches!(self.etcd, Etcd::Static | Etcd::Live)
             && self.announced.is_none()
-            && !self.lags_wait
             && now.saturating_duration_since(self.rule_since) >= Self::SETTLING;
         if !calm {
             return None;
         }
-        let mut until = None;
+        let mut until = self.lags_wait.then_some(self.published_at + LAG_EVERY);
         for node in self.nodes.iter().filter(|node| self.visible(node, now)) {
-            // What it says by then is too old to go by.
-            let stale = node.last_begun()? + self.stale_after();
-            if !self.is_well(node, now) || stale <= now {
+            if !self.is_well(node, now) {
                 return None;
             }
-            until = until.map_or(Some(stale), |until: Instant| Some(until.min(stale)));
+            // What it says is too old by then to go by.
+            let stale = node.last_begun()? + self.stale_after();
+            until = Some(until.map_or(stale, |until| until.min(stale)));
         }
-        until
+        until.filter(|until| *until > now)
     }
 
     /// Whether nothing is the matter with a member that passes with time.

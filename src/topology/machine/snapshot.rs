@@ -9,7 +9,7 @@ use super::{Machine, Settings};
 use crate::topology::{Epoch, Found, HoldReason, Member, MemberId, Rule, Topology};
 
 /// Lags change with every check: by themselves they make a new snapshot at most this often.
-const LAG_EVERY: Duration = Duration::from_secs(1);
+pub(super) const LAG_EVERY: Duration = Duration::from_secs(1);
 
 /// Before anything is known. Patroni's default times give the hold.
 pub(super) fn empty(rule: Rule, settings: &Settings) -> Topology {

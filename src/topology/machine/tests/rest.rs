@@ -125,3 +125,19 @@ fn a_replica_that_is_to_follow_is_no_rest() {
         assert!(sim.serves(B, 2));
     });
 }
+
+#[test]
+fn lags_that_change_are_shown_in_time() {
+    let mut sim = at_rest();
+    let shown = |sim: &Sim| sim.member(B).lag_bytes;
+    sim.servers[A].found = primary(1, 5000);
+    sim.check_all();
+    assert_eq!(shown(&sim), Some(4000));
+    sim.servers[B].found = standby(1, 5000);
+    sim.check_all();
+    assert_eq!(shown(&sim), Some(4000), "it was shown a moment ago");
+    let until = sim.machine.rests_until(sim.now).unwrap();
+    assert!(until <= sim.now + Duration::from_secs(1));
+    sim.machine.handle_tick(until);
+    assert_eq!(shown(&sim), Some(0));
+}
