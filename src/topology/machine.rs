@@ -313,8 +313,7 @@ impl Machine {
         visible
             .filter_map(|node| {
                 let key = node.key.as_ref()?;
-                let suspected = node.suspected_until.is_some_and(|until| now < until);
-                let often = busy || suspected || self.is_to_follow(node, now);
+                let often = busy || node.suspected(now) || self.is_to_follow(node, now);
                 let every = if often { self.settings.check_busy } else { self.settings.check_quiet };
                 let since = (self.reign.of == Some(node.id)).then_some(self.reign.since);
                 let (name, host, port) = (node.name.clone(), key.host.clone(), key.port);

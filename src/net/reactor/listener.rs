@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::task::{Context, Poll, ready};
 
 use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
 
 use super::{Source, with_reactor};
@@ -64,7 +65,7 @@ impl ReactorListener {
                 Ok((_, None)) => return Poll::Ready(Err(io::Error::other("a connection from nowhere"))),
                 Err(error) => {
                     self.left.set(0);
-                    if io::Error::from(error).kind() != io::ErrorKind::WouldBlock {
+                    if error != Errno::AGAIN {
                         self.failed.set(true);
                         self.source.ask(EventFlags::empty())?;
                         return Poll::Ready(Err(error.into()));

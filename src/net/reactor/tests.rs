@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::future::poll_fn;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -20,6 +20,14 @@ fn pair() -> (TcpStream, TcpStream) {
     own.set_nonblocking(true).unwrap();
     peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     (peer, own)
+}
+
+/// A listening socket that doesn't block.
+fn listening() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
 }
 
 /// Runs a test on a reactor of this thread.
@@ -307,9 +315,7 @@ fn a_socket_is_of_no_use_on_another_thread() {
 
 #[test]
 fn connections_are_accepted_as_they_come() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let address = listener.local_addr().unwrap();
+    let (listener, address) = listening();
     on_reactor(async move {
         let listener = ReactorListener::new(listener).unwrap();
         for _ in 0..3 {
@@ -333,9 +339,7 @@ fn connections_are_accepted_as_they_come() {
 
 #[test]
 fn who_comes_in_a_storm_is_accepted_to_the_last() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let address = listener.local_addr().unwrap();
+    let (listener, address) = listening();
     on_reactor(async move {
         let listener = ReactorListener::new(listener).unwrap();
         for crowd in [1, 100, 1, 2] {

@@ -112,6 +112,11 @@ impl Node {
         self.answers() && self.check.as_ref().is_some_and(Check::writable)
     }
 
+    /// Whether a session saw trouble with it of late.
+    pub(super) fn suspected(&self, now: Instant) -> bool {
+        self.suspected_until.is_some_and(|until| now < until)
+    }
+
     /// When the last check began, answered or not.
     pub(super) fn last_begun(&self) -> Option<Instant> {
         let answered = self.check.as_ref().map(|check| check.begun);

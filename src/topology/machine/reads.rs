@@ -1,6 +1,6 @@
 //! Which members may serve reads.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::node::Node;
 use super::{Etcd, Machine};
@@ -9,11 +9,12 @@ use crate::topology::{Check, Found, HoldReason, Rule};
 impl Machine {
     /// Whether its last check is too old to go by: the monitor is late by more than a check and its repetition may take.
     pub(super) fn stale(&self, node: &Node, now: Instant) -> bool {
-        node.last_begun().is_some_and(|begun| now.saturating_duration_since(begun) > self.stale_after())
+        self.good_until(node).is_some_and(|until| now > until)
     }
 
-    pub(super) fn stale_after(&self) -> Duration {
-        self.settings.check_quiet + self.settings.check_timeout * 2
+    /// The last moment at which its last check is something to go by.
+    pub(super) fn good_until(&self, node: &Node) -> Option<Instant> {
+        Some(node.last_begun()? + self.settings.check_quiet + self.settings.check_timeout * 2)
     }
 
     /// Whether it is in the snapshot: its key is there, or went away a moment ago, or it is the one that may still be primary.

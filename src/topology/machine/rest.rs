@@ -23,27 +23,23 @@ impl Machine {
             if !self.is_well(node, now) {
                 return None;
             }
-            // What it says is too old by then to go by.
-            let stale = node.last_begun()? + self.stale_after();
-            until = Some(until.map_or(stale, |until| until.min(stale)));
+            let good = self.good_until(node)?;
+            until = Some(until.map_or(good, |until| until.min(good)));
         }
         until.filter(|until| *until > now)
     }
 
     /// Whether nothing is the matter with a member that passes with time.
     fn is_well(&self, node: &Node, now: Instant) -> bool {
-        let streams = match node.check.as_ref().map(|check| &check.found) {
-            Some(Found::Standby { streaming, .. }) => *streaming,
-            Some(Found::Primary { .. }) => true,
-            None => false,
-        };
+        let found = node.check.as_ref().map(|check| &check.found);
+        let broken = matches!(found, Some(Found::Standby { streaming: false, .. }));
         let begins = |since: Instant| now.saturating_duration_since(since) < self.settings.slow_start;
-        streams
-            && node.answers()
+        node.answers()
+            && !broken
             && node.gone_at.is_none()
             && !self.is_to_follow(node, now)
             && !node.errors.ejected(now)
-            && node.suspected_until.is_none_or(|until| until <= now)
+            && !node.suspected(now)
             && !node.reads_since.is_some_and(begins)
     }
 }

@@ -113,7 +113,7 @@ impl World {
             Event::EtcdLost => {
                 self.machine.handle_etcd_lost(self.now);
             }
-            Event::Wait(milliseconds) => self.wait(*milliseconds),
+            Event::Wait(milliseconds) => rest::pass(&mut self.machine, &mut self.now, *milliseconds),
             Event::Calm(seconds) => self.calm(*seconds),
             Event::Answer { n, .. } => self.answer(*n, event),
             Event::Fail(n) => {
@@ -122,12 +122,6 @@ impl World {
                 self.machine.handle_check(MemberId(*n as u16), Err(failure), self.now);
             }
         }
-    }
-
-    fn wait(&mut self, milliseconds: u64) {
-        let to = self.now + Duration::from_millis(milliseconds);
-        rest::pass(&mut self.machine, self.now, to);
-        self.now = to;
     }
 
     fn calm(&mut self, seconds: u64) {
@@ -144,7 +138,7 @@ impl World {
         self.write("leader", Some(NAMES[0].to_owned()));
         self.list();
         for _ in 0..seconds {
-            self.wait(1000);
+            rest::pass(&mut self.machine, &mut self.now, 1000);
             let timeline = self.machine.highest_timeline.max(1);
             (0..NAMES.len()).for_each(|n| self.answer(n, &healthy(n, timeline)));
         }

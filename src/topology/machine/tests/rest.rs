@@ -4,18 +4,20 @@ use super::*;
 
 const STEP: Duration = Duration::from_millis(20);
 
-/// Time goes by up to a tick. While the machine rests there are more of them, and none finds anything.
-pub(super) fn pass(machine: &mut Machine, now: Instant, to: Instant) {
-    let rests = machine.rests_until(now);
-    let (polls, last) = (machine.poll_wanted(now), machine.transitions_after(0).last().cloned());
-    let mut at = now + STEP;
-    while at < rests.unwrap_or(now).min(to) {
+/// So much time goes by up to a tick. While the machine rests there are more of them, and none finds anything.
+pub(super) fn pass(machine: &mut Machine, now: &mut Instant, milliseconds: u64) {
+    let to = *now + Duration::from_millis(milliseconds);
+    let rests = machine.rests_until(*now);
+    let (polls, last) = (machine.poll_wanted(*now), machine.transitions_after(0).last().cloned());
+    let mut at = *now + STEP;
+    while at < rests.unwrap_or(*now).min(to) {
         assert_eq!(machine.handle_tick(at), None);
         assert_eq!((machine.rests_until(at), machine.poll_wanted(at)), (rests, polls.clone()));
         at += STEP;
     }
     assert_eq!(machine.transitions_after(0).last(), last.as_ref());
     machine.handle_tick(to);
+    *now = to;
 }
 
 fn at_rest() -> Sim {
