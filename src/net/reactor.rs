@@ -20,6 +20,7 @@ use mio::{Events, Interest, Token};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use slab::Slab;
 
+mod ahead;
 mod listener;
 mod slot;
 mod tasks;
@@ -27,6 +28,7 @@ mod tasks;
 mod tests;
 mod ticks;
 
+pub use ahead::Part;
 pub use listener::ReactorListener;
 use slot::Slot;
 pub(super) use slot::has_come;
@@ -126,7 +128,7 @@ pub fn block_on<F: Future + 'static>(future: F) -> io::Result<F::Output> {
     let reactor = here()?;
     let task = reactor.tasks.start(future);
     loop {
-        reactor.tasks.run();
+        reactor.tasks.run(reactor.has_many());
         reactor.send_all();
         if task.is_finished() {
             return tasks::outcome(task);
@@ -141,6 +143,17 @@ pub fn spawn<F: Future<Output = ()> + 'static>(future: F) {
         Ok(reactor) => reactor.tasks.start(future).detach(),
         Err(_none) => drop(tokio::task::spawn_local(future)),
     }
+}
+
+/// The task that runs touches this with each of its batches: what stands at its beginning is called into the cache before the task
+/// runs again. It may be gone by then.
+#[inline]
+pub fn touches<T: ?Sized>(part: Part, what: &T) {
+    REACTOR.with_borrow(|reactor| {
+        if let Some(reactor) = reactor {
+            reactor.tasks.touches(part, what);
+        }
+    });
 }
 
 /// Gives this thread's reactor up, and ends the tasks that are left on it.
@@ -184,6 +197,9 @@ impl Reactor {
             self.busy.set(true);
             self.tasks.let_in();
         }
+        if self.has_many() {
+            self.call_sockets(events.iter().map(|event| event.token().0 / 2), Slot::call_reader);
+        }
         let (mut sockets, mut shared) = (self.sockets.borrow_mut(), self.shared.borrow_mut());
         for event in &*events {
             match event.token() {
@@ -199,6 +215,18 @@ impl Reactor {
             }
         }
         Ok(())
+    }
+
+    /// Whether there are more sockets than stay in the cache by themselves.
+    fn has_many(&self) -> bool {
+        self.sockets.borrow().len() > ahead::FEW
+    }
+
+    /// Calls what is about to be touched of these sockets.
+    #[inline]
+    fn call_sockets(&self, keys: impl Iterator<Item = usize>, call: impl Fn(&Slot)) {
+        let sockets = self.sockets.borrow();
+        keys.filter_map(|key| sockets.get(key)).for_each(call);
     }
 
     /// Something comes of this source.
@@ -220,8 +248,11 @@ impl Reactor {
 
     /// Sends what the tasks of this turn gave.
     fn send_all(&self) {
+        let mut unsent = mem::take(&mut self.shared.borrow_mut().unsent);
+        if self.has_many() {
+            self.call_sockets(unsent.iter().copied(), Slot::call_unsent);
+        }
         let (mut sockets, mut shared) = (self.sockets.borrow_mut(), self.shared.borrow_mut());
-        let mut unsent = mem::take(&mut shared.unsent);
         for key in unsent.drain(..) {
             if let Some(slot) = sockets.get_mut(key) {
                 slot.send_rest(&mut shared);

@@ -82,6 +82,7 @@ use crate::backend::{Backend, Parameters, Settings};
 use crate::client::{CancelEntry, RoleGuard};
 use crate::metrics::{Reroute, Slot};
 use crate::net::Stream;
+use crate::net::reactor::{self, Part};
 use crate::pool::{Pool, Waiter};
 use crate::routing::{Fence, Seen};
 use crate::sql::{Class, Effects, Lexing, Verdict};
@@ -201,6 +202,8 @@ pub(crate) struct Session {
 impl Session {
     /// Serves the client to its end, or until it is to go on with another worker.
     async fn run(mut self: Box<Self>) -> Option<(usize, Box<Self>)> {
+        reactor::touches(Part::Session, &*self);
+        reactor::touches(Part::Handle, &*self.handle);
         loop {
             let step = if self.relisten {
                 Box::pin(self.listen_again()).await
@@ -211,6 +214,7 @@ impl Session {
                     Ok((end, len)) => {
                         // Who waits for its client has no room for a batch.
                         let mut room = self.worker.room();
+                        reactor::touches(Part::Room, &*room);
                         room.as_mut().enter(self, end, len);
                         let (session, outcome) = poll_fn(|cx| room.as_mut().poll_served(cx)).await;
                         session.worker.give_room(room);

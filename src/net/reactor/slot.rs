@@ -12,7 +12,7 @@ use mio::{Interest, Registry, Token};
 use rustix::net::{RecvFlags, SendFlags};
 use socket2::SockRef;
 
-use super::Loose;
+use super::{Loose, ahead};
 
 /// Bytes that are read before somebody wants them or for who wants less, and the longest write that is put off to the end of a turn. What is longer goes its
 /// way at once.
@@ -233,6 +233,22 @@ impl Slot {
             return Ok(true);
         }
         has_come(&SockRef::from(&self.tcp))
+    }
+
+    /// Calls what is touched when something has come, ahead of that.
+    #[inline]
+    pub(super) fn call_reader(&self) {
+        ahead::call(self);
+        if let Some(waker) = &self.reader.waker {
+            ahead::call_task(waker.data().addr());
+        }
+    }
+
+    /// Calls what is touched when it sends, ahead of that.
+    #[inline]
+    pub(super) fn call_unsent(&self) {
+        ahead::call(self);
+        ahead::call(&self.unsent[..]);
     }
 
     /// What was read and nobody has taken.

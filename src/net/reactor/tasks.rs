@@ -3,7 +3,7 @@
 //! On the thread itself waking is a place in a queue, without a lock. Another thread, as that of the timers, leaves the task at the door
 //! and rings.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
@@ -18,6 +18,7 @@ use pin_project_lite::pin_project;
 use slab::Slab;
 
 use super::REACTOR;
+use super::ahead::{Part, Places};
 
 #[cfg(test)]
 mod tests;
@@ -35,17 +36,31 @@ const ASLEEP: u8 = 2;
 /// The tasks of one thread.
 pub(super) struct Tasks {
     /// Those that were woken.
-    ready: RefCell<VecDeque<Runnable>>,
+    ready: RefCell<VecDeque<Woken>>,
     /// Those that woke themselves as they ran: they want another turn.
-    later: RefCell<Vec<Runnable>>,
+    later: RefCell<Vec<Woken>>,
     /// All that have not ended.
-    all: RefCell<Slab<Waker>>,
+    all: RefCell<Slab<Known>>,
+    /// The one that runs, or ran last.
+    runs: Cell<usize>,
     pub(super) door: Arc<Door>,
+}
+
+/// A task that is to run, by its number too.
+struct Woken {
+    runnable: Runnable,
+    number: usize,
+}
+
+/// A task that has not ended.
+struct Known {
+    waker: Waker,
+    places: Places,
 }
 
 /// Where other threads leave the tasks that they wake.
 pub(super) struct Door {
-    woken: Mutex<Vec<Runnable>>,
+    woken: Mutex<Vec<Woken>>,
     state: AtomicU8,
     bell: mio::Waker,
 }
@@ -69,6 +84,7 @@ impl Tasks {
             ready: RefCell::default(),
             later: RefCell::default(),
             all: RefCell::default(),
+            runs: Cell::new(0),
             door: Arc::new(door),
         }
     }
@@ -78,26 +94,49 @@ impl Tasks {
         let mut all = self.all.borrow_mut();
         let entry = all.vacant_entry();
         let door = Arc::clone(&self.door);
-        let listed = Listed { future, place: Place(entry.key()) };
-        let schedule = WithInfo(move |runnable, info| door.woken(runnable, info));
+        let number = entry.key();
+        let listed = Listed { future, place: Place(number) };
+        let schedule = WithInfo(move |runnable, info| door.woken(Woken { runnable, number }, info));
         let (runnable, task) = async_task::spawn_local(listed, schedule);
-        entry.insert(runnable.waker());
-        self.ready.borrow_mut().push_back(runnable);
+        let waker = runnable.waker();
+        let places = Places::new(waker.data());
+        entry.insert(Known { waker, places });
+        self.ready.borrow_mut().push_back(Woken { runnable, number });
         task.fallible()
     }
 
-    /// Runs what was woken, in turn.
-    pub(super) fn run(&self) {
+    /// Runs what was woken, in turn; `ahead`, what the next one touches is called before.
+    pub(super) fn run(&self, ahead: bool) {
         for _ in 0..TASKS {
-            let Some(runnable) = self.next() else { break };
+            let Some(Woken { runnable, number }) = self.next() else { break };
+            self.runs.set(number);
+            if ahead {
+                self.call_next();
+            }
             // A panic ends its task and no other; the hook has told of it.
             let _told = catch_unwind(AssertUnwindSafe(|| runnable.run()));
         }
         self.ready.borrow_mut().extend(self.later.borrow_mut().drain(..));
     }
 
-    fn next(&self) -> Option<Runnable> {
+    fn next(&self) -> Option<Woken> {
         self.ready.borrow_mut().pop_front()
+    }
+
+    #[inline]
+    fn call_next(&self) {
+        if let Some(next) = self.ready.borrow().front()
+            && let Some(known) = self.all.borrow().get(next.number)
+        {
+            known.places.call();
+        }
+    }
+
+    /// The task that runs touches this.
+    pub(super) fn touches<T: ?Sized>(&self, part: Part, what: &T) {
+        if let Some(known) = self.all.borrow_mut().get_mut(self.runs.get()) {
+            known.places.set(part, what);
+        }
     }
 
     /// Whether the thread may sleep: nothing is to be done, and from here on whoever leaves a task at the door wakes it.
@@ -119,11 +158,11 @@ impl Tasks {
     /// Ends all tasks that are left.
     pub(super) fn end(&self) {
         let left = std::mem::take(&mut *self.all.borrow_mut());
-        left.into_iter().for_each(|(_, waker)| waker.wake());
+        left.into_iter().for_each(|(_, known)| known.waker.wake());
         self.let_in();
         // One by one: with its future other tasks may be woken.
-        while let Some(runnable) = self.next() {
-            drop(runnable);
+        while let Some(woken) = self.next() {
+            drop(woken);
         }
     }
 }
@@ -141,21 +180,21 @@ pub(super) fn outcome<T>(task: FallibleTask<T>) -> io::Result<T> {
 
 impl Door {
     /// A task was woken, on whichever thread this is.
-    fn woken(self: &Arc<Self>, runnable: Runnable, info: ScheduleInfo) {
-        let mut runnable = Some(runnable);
+    fn woken(self: &Arc<Self>, woken: Woken, info: ScheduleInfo) {
+        let mut woken = Some(woken);
         let _thread_ends = REACTOR.try_with(|reactor| {
             if let Some(reactor) = &*reactor.borrow()
                 && Arc::ptr_eq(&reactor.tasks.door, self)
             {
                 let tasks = &reactor.tasks;
-                match runnable.take() {
-                    Some(runnable) if info.woken_while_running => tasks.later.borrow_mut().push(runnable),
-                    runnable => tasks.ready.borrow_mut().extend(runnable),
+                match woken.take() {
+                    Some(woken) if info.woken_while_running => tasks.later.borrow_mut().push(woken),
+                    woken => tasks.ready.borrow_mut().extend(woken),
                 }
             }
         });
-        if let Some(runnable) = runnable {
-            self.woken.lock().unwrap_or_else(PoisonError::into_inner).push(runnable);
+        if let Some(woken) = woken {
+            self.woken.lock().unwrap_or_else(PoisonError::into_inner).push(woken);
             // Nothing but an eventfd that is full can keep it from being written, and then it wakes already.
             if self.state.swap(RUNG, Ordering::SeqCst) == ASLEEP {
                 let _full = self.bell.wake();
@@ -163,7 +202,7 @@ impl Door {
         }
     }
 
-    fn take(&self) -> Vec<Runnable> {
+    fn take(&self) -> Vec<Woken> {
         std::mem::take(&mut *self.woken.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
