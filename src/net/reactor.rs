@@ -169,6 +169,12 @@ fn here() -> io::Result<Rc<Reactor>> {
     reactor.ok_or_else(|| io::Error::other("no reactor on this thread"))
 }
 
+/// The socket whose events have this token; none where it is the bell's or another source's.
+#[inline]
+fn socket_of(Token(token): Token) -> Option<usize> {
+    token.is_multiple_of(2).then_some(token / 2)
+}
+
 /// What this thread's reactor gives, if it is the one at this address.
 #[inline]
 fn with_reactor<T>(address: usize, act: impl FnOnce(&Reactor) -> io::Result<T>) -> io::Result<T> {
@@ -198,20 +204,20 @@ impl Reactor {
             self.tasks.let_in();
         }
         if self.has_many() {
-            self.call_sockets(events.iter().map(|event| event.token().0 / 2), Slot::call_reader);
+            self.call_sockets(events.iter().filter_map(|event| socket_of(event.token())), Slot::call_reader);
         }
         let (mut sockets, mut shared) = (self.sockets.borrow_mut(), self.shared.borrow_mut());
         for event in &*events {
-            match event.token() {
-                BELL => {}
-                Token(token) if token % 2 == 0 => {
+            match (event.token(), socket_of(event.token())) {
+                (_, Some(key)) => {
                     self.busy.set(true);
                     // One that is gone may have had an event in the same turn.
-                    if let Some(slot) = sockets.get_mut(token / 2) {
+                    if let Some(slot) = sockets.get_mut(key) {
                         slot.take(event, &mut shared);
                     }
                 }
-                Token(token) => self.comes(token / 2),
+                (BELL, None) => {}
+                (Token(token), None) => self.comes(token / 2),
             }
         }
         Ok(())
