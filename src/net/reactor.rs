@@ -203,21 +203,18 @@ impl Reactor {
             self.busy.set(true);
             self.tasks.let_in();
         }
-        if self.has_many() {
-            self.call_sockets(events.iter().filter_map(|event| socket_of(event.token())), Slot::call_reader);
-        }
+        self.call_sockets(events.iter().filter_map(|event| socket_of(event.token())), Slot::call_reader);
         let (mut sockets, mut shared) = (self.sockets.borrow_mut(), self.shared.borrow_mut());
         for event in &*events {
-            match (event.token(), socket_of(event.token())) {
-                (_, Some(key)) => {
-                    self.busy.set(true);
-                    // One that is gone may have had an event in the same turn.
-                    if let Some(slot) = sockets.get_mut(key) {
-                        slot.take(event, &mut shared);
-                    }
+            let token = event.token();
+            if let Some(key) = socket_of(token) {
+                self.busy.set(true);
+                // One that is gone may have had an event in the same turn.
+                if let Some(slot) = sockets.get_mut(key) {
+                    slot.take(event, &mut shared);
                 }
-                (BELL, None) => {}
-                (Token(token), None) => self.comes(token / 2),
+            } else if token != BELL {
+                self.comes(token.0 / 2);
             }
         }
         Ok(())
@@ -228,11 +225,13 @@ impl Reactor {
         self.sockets.borrow().len() > ahead::FEW
     }
 
-    /// Calls what is about to be touched of these sockets.
+    /// Calls what is about to be touched of these sockets, where there are many.
     #[inline]
     fn call_sockets(&self, keys: impl Iterator<Item = usize>, call: impl Fn(&Slot)) {
-        let sockets = self.sockets.borrow();
-        keys.filter_map(|key| sockets.get(key)).for_each(call);
+        if self.has_many() {
+            let sockets = self.sockets.borrow();
+            keys.filter_map(|key| sockets.get(key)).for_each(call);
+        }
     }
 
     /// Something comes of this source.
@@ -255,9 +254,7 @@ impl Reactor {
     /// Sends what the tasks of this turn gave.
     fn send_all(&self) {
         let mut unsent = mem::take(&mut self.shared.borrow_mut().unsent);
-        if self.has_many() {
-            self.call_sockets(unsent.iter().copied(), Slot::call_unsent);
-        }
+        self.call_sockets(unsent.iter().copied(), Slot::call_unsent);
         let (mut sockets, mut shared) = (self.sockets.borrow_mut(), self.shared.borrow_mut());
         for key in unsent.drain(..) {
             if let Some(slot) = sockets.get_mut(key) {

@@ -6,6 +6,8 @@
 //!
 //! Lines are called by address and nothing is read: an address that is out of date costs a line of the cache, and nothing else.
 
+use std::task::Waker;
+
 use prefetch_index::prefetch_index;
 
 /// With fewer sockets all stays in the cache by itself.
@@ -31,12 +33,9 @@ pub enum Part {
     Room,
 }
 
-/// Where what a task touches is.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Places {
-    task: usize,
-    parts: [Span; 3],
-}
+/// Where the parts of what a task touches are.
+#[derive(Debug, Default)]
+pub(super) struct Places([Span; 3]);
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Span {
@@ -45,20 +44,14 @@ struct Span {
 }
 
 impl Places {
-    /// Of a task at this address.
-    pub(super) fn new(task: *const ()) -> Self {
-        Self { task: task.addr(), parts: Default::default() }
-    }
-
     pub(super) fn set<T: ?Sized>(&mut self, part: Part, what: &T) {
-        self.parts[part as usize] = Span::of(what);
+        self.0[part as usize] = Span::of(what);
     }
 
     /// Calls them.
     #[inline]
     pub(super) fn call(&self) {
-        call_task(self.task);
-        self.parts.iter().for_each(Span::call);
+        self.0.iter().for_each(Span::call);
     }
 }
 
@@ -74,10 +67,10 @@ impl Span {
     }
 }
 
-/// Calls a task at this address, as its wakers know it.
+/// Calls the task that this wakes: a waker's data is where it stands.
 #[inline]
-pub(super) fn call_task(task: usize) {
-    call_lines(task, OF_A_TASK);
+pub(super) fn call_task(waker: &Waker) {
+    call_lines(waker.data().addr(), OF_A_TASK);
 }
 
 /// Calls a value's lines.
@@ -108,10 +101,12 @@ mod tests {
 
     #[test]
     fn what_is_gone_does_no_harm() {
-        let mut places = Places::new(std::ptr::null());
+        let mut places = Places::default();
         places.set(Part::Session, &*vec![1u64; 1 << 20].into_boxed_slice());
         places.call();
-        call_task(usize::MAX);
-        call_task(usize::MAX / 2);
+        call_task(Waker::noop());
+        for address in [0, usize::MAX / 2, usize::MAX] {
+            call_lines(address, LINES);
+        }
     }
 }

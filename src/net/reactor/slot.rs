@@ -240,7 +240,7 @@ impl Slot {
     pub(super) fn call_reader(&self) {
         ahead::call(self);
         if let Some(waker) = &self.reader.waker {
-            ahead::call_task(waker.data().addr());
+            ahead::call_task(waker);
         }
     }
 

@@ -18,7 +18,7 @@ use pin_project_lite::pin_project;
 use slab::Slab;
 
 use super::REACTOR;
-use super::ahead::{Part, Places};
+use super::ahead::{self, Part, Places};
 
 #[cfg(test)]
 mod tests;
@@ -98,9 +98,7 @@ impl Tasks {
         let listed = Listed { future, place: Place(number) };
         let schedule = WithInfo(move |runnable, info| door.woken(Woken { runnable, number }, info));
         let (runnable, task) = async_task::spawn_local(listed, schedule);
-        let waker = runnable.waker();
-        let places = Places::new(waker.data());
-        entry.insert(Known { waker, places });
+        entry.insert(Known { waker: runnable.waker(), places: Places::default() });
         self.ready.borrow_mut().push_back(Woken { runnable, number });
         task.fallible()
     }
@@ -128,6 +126,7 @@ impl Tasks {
         if let Some(next) = self.ready.borrow().front()
             && let Some(known) = self.all.borrow().get(next.number)
         {
+            ahead::call_task(&known.waker);
             known.places.call();
         }
     }
